@@ -1,0 +1,39 @@
+"""Blind super-resolution as a Gymnasium environment.
+
+``gym.make("BlindSR-v0")`` works once the package is installed; importing this package registers the environments too.
+The names below are imported when first used, so that registration alone does not load torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from sr_env.registration import register_envs
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "BlindSREnv": "env",
+    "BlindSRIterativeEnv": "env",
+    "BlindSRVectorEnv": "vector_env",
+    "BlindSRIterativeVectorEnv": "vector_env",
+    "BlindSRVecEnv": "sb3",
+    "Simulator": "simulator",
+    "SimulatorSettings": "simulator",
+    "available_checkpoints": "checkpoint",
+    "load_predictor": "checkpoint",
+    "load_renderer": "checkpoint",
+    "available_metrics": "metrics",
+    "create_metric": "metrics",
+}
+__all__ = ["__version__", "register_envs", *sorted(_HOMES)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+register_envs()

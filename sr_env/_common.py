@@ -1,0 +1,27 @@
+"""What the modules at the bottom of the package share: the setting's constants and the check of a named choice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+#: Magnifications for which there are settings in the literature.
+SCALES: tuple[int, ...] = (2, 3, 4)
+#: PCA coefficients that describe a kernel.
+CODE_LENGTH = 10
+#: Smallest LR side that the networks take.
+MIN_LR_SIZE = 8
+
+
+def check_choice(what: str, value: object, choices: Iterable[object]) -> None:
+    """Raise ``ValueError`` naming the value and the valid ones unless ``value`` is one of ``choices``."""
+    choices = tuple(choices)
+    if value not in choices:
+        raise ValueError(f"unknown {what} {value!r}: choose one of {', '.join(map(str, choices))}")
+
+
+def check_lr_size(height: int, width: int) -> None:
+    """Raise ``ValueError`` unless both sides reach ``MIN_LR_SIZE``."""
+    if min(height, width) < MIN_LR_SIZE:
+        raise ValueError(
+            f"LR size {height}x{width} is under {MIN_LR_SIZE}x{MIN_LR_SIZE}: pad the image or use a larger one"
+        )
