@@ -1,0 +1,445 @@
+"""The one training loop: data, precision, EMA, validation, checkpoints, resume.
+
+What differs between training a renderer and training a predictor is a :class:`Task`; everything else is here. The
+batch of step k depends on ``(seed, k)`` alone, so that a resumed run sees the same data as one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.tensorboard import SummaryWriter
+
+from sr_env._files import atomic_write
+from sr_env.checkpoint import save_checkpoint
+from sr_env.degradation import REPORTED_WIDTHS, Degradation, KernelBasis
+from sr_env.devices import Precision, autocast, resolve_device, uses_bf16
+from sr_env.metrics import create_metric
+from sr_env.photos import PhotoSource, augment, crops, open_photos, random_crops
+
+Network = TypeVar("Network", bound=nn.Module)
+MAX_BAD_STEPS = 20
+_VALIDATION_CROP = 288
+
+
+@dataclass
+class TrainingSettings:
+    """Settings shared by every training script.
+
+    Attributes:
+        out: Folder for the checkpoint to resume from, the exported weights and the TensorBoard curves.
+        data: Folder of HR photos, searched recursively; "bundled" takes scikit-image's photographs.
+        steps: Optimiser steps in all.
+        batch_size: Patches per step.
+        patch_size: HR patch side in pixels.
+        learning_rate: Peak learning rate of AdamW; a cosine takes it to ``final_lr_ratio`` of that.
+        warmup_steps: Steps over which the learning rate rises linearly.
+        final_lr_ratio: Last learning rate as a share of the peak.
+        ema: Decay of the exponential moving average of the weights, which is what is validated and exported.
+        clip: Gradient norm above which gradients are scaled down.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        precision: "auto" (bf16 where the device computes in it), "fp32" or "bf16".
+        compile: Use torch.compile (needs a C++ compiler on a CPU; without one training runs uncompiled).
+        seed: Seed of initial weights and data order.
+        resume: Continue from the last checkpoint in ``out``.
+        checkpoint_minutes: Minutes between checkpoints.
+        validate_every: Steps between validations.
+        validation_photos: Photos of the folder held out for validation (the bundled source has its own).
+    """
+
+    out: Path = Path("runs/train")
+    data: str = "bundled"
+    steps: int = 40_000
+    batch_size: int = 16
+    patch_size: int = 128
+    learning_rate: float = 5e-4
+    warmup_steps: int = 200
+    final_lr_ratio: float = 1e-2
+    ema: float = 0.999
+    clip: float = 1.0
+    device: str = "auto"
+    precision: Precision = "auto"
+    compile: bool = True
+    seed: int = 0
+    resume: bool = False
+    checkpoint_minutes: float = 2.0
+    validate_every: int = 2000
+    validation_photos: int = 16
+
+
+class Task(ABC):
+    """What is trained: the network, its loss, its validation.
+
+    Attributes:
+        network: The network whose parameters are trained, on its device.
+        basis: Kernel basis that the exported checkpoint is bound to.
+        scale: Magnification.
+        name: File name of the exported weights, without suffix.
+        headline: Validation figure by which the best weights are chosen; higher is better.
+    """
+
+    network: nn.Module
+    basis: KernelBasis
+    scale: int
+    name: str
+    headline: str = "psnr"
+
+    @abstractmethod
+    def loss(
+        self, network: nn.Module, hr: Tensor, uniforms: np.ndarray, step: int
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Loss of one batch.
+
+        Args:
+            network: The network to run, possibly compiled.
+            hr: HR patches, float32 in [0, 1], [B, 3, P, P].
+            uniforms: Numbers in [0, 1) to draw the kernels from, [B, 3].
+            step: Number of this step, from 0.
+
+        Returns:
+            The scalar to minimise, and named scalars to log.
+        """
+
+    @abstractmethod
+    def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor]:
+        """Figures of the averaged network on the held-out photos, and a picture [3, H, W] in [0, 1]."""
+
+    def card(self) -> dict[str, Any]:
+        """Entries of the exported card that this task knows."""
+        return {}
+
+
+class HeldOut:
+    """Held-out photos, degraded once with the supplement's three widths, and the fidelity of their reconstruction.
+
+    Args:
+        photos: The held-out photos; a centre crop of each is used.
+        degradation: How LR images are made.
+        basis: Kernel basis for the true codes.
+        device: Where they are kept.
+    """
+
+    def __init__(self, photos: PhotoSource, degradation: Degradation, basis: KernelBasis, device: torch.device) -> None:
+        scale = degradation.scale
+        side = min(_VALIDATION_CROP, *(min(shape) for shape in photos.shapes)) // scale * scale
+        tops = np.array([(height - side) // 2 for height, _ in photos.shapes])
+        lefts = np.array([(width - side) // 2 for _, width in photos.shapes])
+        hr = to_images(crops(photos, np.arange(len(photos)), tops, lefts, side), device)
+        self.hr = hr
+        self.psnr = create_metric("psnr", border=scale, device=device)
+        self.sets: dict[float, tuple[Tensor, Tensor]] = {}
+        for width in REPORTED_WIDTHS:
+            kernels = degradation.build(np.full(len(hr), width), device=device)
+            self.sets[width] = (degradation(hr, kernels), basis.encode(kernels.kernels))
+
+    @torch.inference_mode()
+    def score(
+        self, render: Callable[[Tensor, Tensor], Tensor], prefix: str = "psnr"
+    ) -> tuple[dict[str, float], Tensor]:
+        """PSNR-Y per width and mean, and the last rendered picture.
+
+        Args:
+            render: (LR [B, 3, h, w], true code [B, L]) -> SR [B, 3, H, W].
+            prefix: Name of the mean; the widths are ``prefix_0.2`` and so on.
+        """
+        figures, sr = {}, self.hr
+        for width, (lr, code) in self.sets.items():
+            sr = render(lr, code).float().clamp(0, 1)
+            figures[f"{prefix}_{width}"] = float(self.psnr(sr, self.hr).mean())
+        return {prefix: float(np.mean(list(figures.values()))), **figures}, torch.cat((sr[0], self.hr[0]), dim=-1)
+
+
+def to_images(patches: np.ndarray, device: torch.device) -> Tensor:
+    """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] in [0, 1] on the device."""
+    return torch.from_numpy(patches).to(device).permute(0, 3, 1, 2).contiguous().float().div_(255)
+
+
+def split_photos(settings: TrainingSettings) -> tuple[PhotoSource, np.ndarray, PhotoSource]:
+    """Open the photos and hold some out.
+
+    Returns:
+        The source to train on, the indices in it that may be trained on, and the held-out photos.
+
+    Raises:
+        FileNotFoundError: No such folder.
+        ValueError: Too few photos to hold out any.
+    """
+    if settings.data == "bundled":
+        train = open_photos("bundled", split="train", min_size=settings.patch_size)
+        return train, np.arange(len(train)), open_photos("bundled", split="test")
+    source = open_photos(settings.data, min_size=settings.patch_size)
+    count = settings.validation_photos
+    if len(source) < 2 * count:
+        raise ValueError(
+            f"{settings.data!r} holds {len(source)} usable photos, too few to hold {count} out: "
+            "add photos or lower --validation-photos"
+        )
+    order = np.random.default_rng(0).permutation(len(source))  # the same photos for every seed and every script
+    held_out = open_photos([source[int(index)] for index in order[:count]])
+    return source, np.sort(order[count:]), held_out
+
+
+def compile_where_possible(network: nn.Module, settings: TrainingSettings, device: torch.device) -> nn.Module:
+    """torch.compile the network if the settings ask for it and the machine can; on a CPU that takes a C++ compiler."""
+    can = device.type == "cuda" or shutil.which("g++") or shutil.which("clang++")
+    return cast(nn.Module, torch.compile(network)) if settings.compile and can else network
+
+
+def channels_last(network: Network) -> Network:
+    """Put a network's weights into the memory layout in which convolutions run fastest."""
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this one
+
+
+class Trainer:
+    """Runs a task.
+
+    Args:
+        task: What is trained.
+        settings: How.
+        photos: Source of the HR patches.
+        indices: The photos of the source that may be used.
+        console: Where progress is shown.
+
+    Raises:
+        FileExistsError: ``out`` holds a checkpoint and ``resume`` is off.
+        FileNotFoundError: ``resume`` is on and there is no checkpoint.
+        OSError: ``out`` cannot be written.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        settings: TrainingSettings,
+        photos: PhotoSource,
+        indices: np.ndarray,
+        console: Console | None = None,
+    ) -> None:
+        self.task, self.settings, self.photos, self.indices = task, settings, photos, indices
+        self.console = console or Console()
+        self.device = resolve_device(settings.device)
+        self.checkpoint = settings.out / "checkpoint.pt"
+        self.weights = settings.out / f"{task.name}.safetensors"
+        if settings.resume and not self.checkpoint.is_file():
+            raise FileNotFoundError(f"nothing to resume: {self.checkpoint} does not exist; start without --resume")
+        if not settings.resume and self.checkpoint.is_file():
+            raise FileExistsError(f"{self.checkpoint} exists: add --resume to go on, or choose another --out")
+        settings.out.mkdir(parents=True, exist_ok=True)
+        with atomic_write(settings.out / ".writable"):
+            pass  # an unwritable folder shows now, not after the first hour
+        (settings.out / ".writable").unlink()
+
+        network = channels_last(task.network)
+        self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))
+        parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=0.0, fused=True)
+        self.step, self.seconds, self.best, self.bad_steps = 0, 0.0, -math.inf, 0
+        if settings.resume:
+            self._load()
+        self.network = compile_where_possible(network, settings, self.device)
+
+    def run(self) -> dict[str, float]:
+        """Train to ``settings.steps``.
+
+        Returns:
+            The last validation's figures.
+
+        Raises:
+            FloatingPointError: The loss was not finite for ``MAX_BAD_STEPS`` steps in a row.
+            KeyboardInterrupt: After Ctrl-C, with a checkpoint saved.
+        """
+        settings = self.settings
+        precision = "bf16" if uses_bf16(settings.precision, self.device) else "fp32"
+        self.console.print(
+            f"{self.task.name}: {len(self.indices)} photos, steps {self.step} to {settings.steps}, "
+            f"{self.device.type} {precision}, writing to {settings.out}"
+        )
+        figures: dict[str, float] = {}
+        begun = time.monotonic() - self.seconds
+        saved = time.monotonic()
+        progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+        )
+        writer = SummaryWriter(str(settings.out / "tb"), purge_step=self.step)
+        batches = self._batches()
+        try:
+            with progress:
+                bar = progress.add_task("training", total=settings.steps, completed=self.step)
+                for hr, uniforms in batches:
+                    logs = self._update(hr, uniforms)
+                    self.step += 1
+                    self.seconds = time.monotonic() - begun
+                    if self.step % 100 == 0:
+                        for name, value in logs.items():
+                            writer.add_scalar(f"train/{name}", float(value), self.step)
+                        writer.add_scalar("train/lr", self._rate(self.step), self.step)
+                        progress.update(bar, completed=self.step, description=f"loss {float(logs['loss']):.4f}")
+                    if self.step % settings.validate_every == 0 or self.step == settings.steps:
+                        figures = self._validate(writer)
+                    if time.monotonic() - saved > 60 * settings.checkpoint_minutes or self.step == settings.steps:
+                        self._save()
+                        saved = time.monotonic()
+        except KeyboardInterrupt:
+            self._save()
+            self.console.print(f"stopped at step {self.step}; add --resume to go on from {self.checkpoint}")
+            raise
+        finally:
+            batches.close()
+            writer.close()
+        return figures
+
+    def _batches(self) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
+        """Batches from the current step on, the next one cut while the present one is trained on."""
+        settings = self.settings
+
+        def draw(step: int) -> tuple[np.ndarray, np.ndarray]:
+            rng = np.random.default_rng([settings.seed, step])
+            chosen = rng.choice(self.indices, settings.batch_size)
+            patches = augment(random_crops(self.photos, chosen, rng, settings.patch_size), rng)
+            return patches, rng.random((settings.batch_size, 3))
+
+        with ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(draw, self.step)
+            for step in range(self.step, settings.steps):
+                batch = coming.result()
+                if step + 1 < settings.steps:
+                    coming = pool.submit(draw, step + 1)
+                yield batch
+
+    def _rate(self, step: int) -> float:
+        """Learning rate of a step: linear rise, then a cosine."""
+        settings = self.settings
+        if step < settings.warmup_steps:
+            return settings.learning_rate * (step + 1) / settings.warmup_steps
+        share = min(1.0, (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps))
+        low = settings.final_lr_ratio
+        return settings.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * share)))
+
+    def _update(self, patches: np.ndarray, uniforms: np.ndarray) -> dict[str, Tensor]:
+        """One optimiser step; a step whose loss or gradient is not finite changes nothing."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate(self.step)
+        hr = to_images(patches, self.device)
+        with autocast(self.settings.precision, self.device):
+            loss, logs = self.task.loss(self.network, hr, uniforms, self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.task.network.parameters(), self.settings.clip)
+        if bool(torch.isfinite(norm)) and bool(torch.isfinite(loss)):
+            self.optimizer.step()
+            self.average.update_parameters(self.task.network)
+            self.bad_steps = 0
+        else:
+            self.bad_steps += 1
+            if self.bad_steps >= MAX_BAD_STEPS:
+                raise FloatingPointError(
+                    f"the loss was not finite for {MAX_BAD_STEPS} steps up to step {self.step}: lower --learning-rate "
+                    f"and resume from {self.checkpoint}, which was saved before"
+                )
+        return {"loss": loss.detach(), "gradient_norm": norm, **{k: v.detach() for k, v in logs.items()}}
+
+    def _validate(self, writer: SummaryWriter) -> dict[str, float]:
+        """Score the averaged weights, log, and export them when they are the best so far."""
+        network = self.average.module.eval()
+        figures, picture = self.task.validate(network)
+        for name, value in figures.items():
+            writer.add_scalar(f"validation/{name}", value, self.step)
+        writer.add_image("validation/sr_and_hr", picture, self.step)
+        told = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+        rate = self.step / max(self.seconds, 1e-9)
+        self.console.print(f"step {self.step}: {told} ({rate:.1f} steps/s, {self.seconds / 60:.1f} min)")
+        if figures[self.task.headline] > self.best:
+            self.best = figures[self.task.headline]
+            save_checkpoint(self.weights, network, self.task.basis, self.task.scale, self._card(figures))
+        return figures
+
+    def _card(self, figures: Mapping[str, float]) -> dict[str, Any]:
+        """How the exported weights were made."""
+        settings = {
+            key: str(value) if isinstance(value, Path) else value for key, value in asdict(self.settings).items()
+        }
+        return {
+            "steps": self.step,
+            "seconds": round(self.seconds),
+            "hardware": hardware(self.device),
+            "torch": torch.__version__,
+            "seed": self.settings.seed,
+            "command": command_line(),
+            "commit": commit(),
+            "photos": len(self.indices),
+            "settings": settings,
+            "validation": {name: round(value, 4) for name, value in figures.items()},
+            "licence": "Apache-2.0",
+            **self.task.card(),
+        }
+
+    def _save(self) -> None:
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "best": self.best,
+            "network": self.task.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        with atomic_write(self.checkpoint) as temporary:
+            torch.save(state, temporary)
+
+    def _load(self) -> None:
+        try:
+            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+            self.task.network.load_state_dict(state["network"])
+            self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except Exception as error:  # torch raises many types for a damaged or foreign file
+            raise ValueError(
+                f"cannot resume from {self.checkpoint} ({type(error).__name__}: {error}): it is damaged or of another "
+                "network; delete it to start anew"
+            ) from error
+        self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
+
+
+def hardware(device: torch.device) -> str:
+    """Name of the processor that trained."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{os.cpu_count()} cores, {torch.cpu.get_capabilities().get('cpu_name') or platform.machine()}"
+
+
+def command_line() -> str:
+    """The command that was run, with the script named as in the repository."""
+    script = Path(sys.argv[0])
+    return " ".join(["python", "/".join(script.parts[-2:]), *sys.argv[1:]])
+
+
+def commit() -> str:
+    """Commit of the working tree, with a plus where files differ from it; "unknown" outside a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")

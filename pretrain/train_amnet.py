@@ -1,0 +1,78 @@
+"""Train AMNet for fidelity: L1 between SR and HR, the true kernel code given.
+
+python pretrain/train_amnet.py --data FOLDER --size amnet_l --scale 4
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pretrain.loop import HeldOut, Task, Trainer, TrainingSettings, split_photos
+from sr_env._script import run_script
+from sr_env.degradation import Degradation, load_basis
+from sr_env.devices import resolve_device
+from sr_env.photos import PhotoSource
+from sr_env.renderers import create_amnet
+
+
+@dataclass
+class Settings(TrainingSettings):
+    """Train AMNet.
+
+    Attributes:
+        size: "amnet" (1.5 M parameters) or "amnet_l" (0.4 M).
+        scale: Magnification, 2, 3 or 4.
+    """
+
+    out: Path = Path("runs/amnet")
+    size: Literal["amnet", "amnet_l"] = "amnet_l"
+    scale: int = 4
+
+
+class AMNetTask(Task):
+    """L1 fidelity with the true code (the renderer of the supervised model)."""
+
+    def __init__(self, settings: Settings, held_out: PhotoSource) -> None:
+        device = resolve_device(settings.device)
+        torch.manual_seed(settings.seed)
+        self.degradation = Degradation(settings.scale)
+        self.basis = load_basis("isotropic", settings.scale).to(device)
+        self.scale = settings.scale
+        self.name = f"{settings.size}_x{settings.scale}"
+        self.network = create_amnet(settings.size, settings.scale).to(device)
+        self.held_out = HeldOut(held_out, self.degradation, self.basis, device)
+
+    def loss(
+        self, network: nn.Module, hr: Tensor, uniforms: np.ndarray, step: int
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Mean absolute error of the rendered patches."""
+        kernels = self.degradation.draw(uniforms, hr.device)
+        lr = self.degradation(hr, kernels).contiguous(memory_format=torch.channels_last)
+        loss = F.l1_loss(network(lr, self.basis.encode(kernels.kernels)).float(), hr)
+        return loss, {}
+
+    def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor]:
+        """PSNR-Y on held-out photos with the true code."""
+        return self.held_out.score(network)
+
+    def card(self) -> dict[str, Any]:
+        """Losses used."""
+        return {"losses": {"l1": 1.0}, "kernels": "isotropic Gaussian, 21x21", "widths": self.degradation.width_range}
+
+
+def main(settings: Settings) -> dict[str, float]:
+    """Train and export; returns the last validation's figures."""
+    photos, indices, held_out = split_photos(settings)
+    return Trainer(AMNetTask(settings, held_out), settings, photos, indices).run()
+
+
+if __name__ == "__main__":
+    run_script(Settings, main)

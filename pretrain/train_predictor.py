@@ -1,0 +1,120 @@
+"""Train the kernel predictor mu: first on the code itself, then through the frozen renderer.
+
+    python pretrain/train_predictor.py --data FOLDER --renderer amnet_l_x4
+
+Through the renderer the target is the picture that the true kernel would give, ``|G(LR, mu(LR)) - G(LR, code)|``. Its
+gradient points where ``|G(LR, mu(LR)) - HR|`` points on average, without the noise of the detail that no kernel can
+restore; ``--target hr`` takes the latter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pretrain.loop import HeldOut, Task, Trainer, TrainingSettings, channels_last, compile_where_possible, split_photos
+from sr_env._script import run_script
+from sr_env.checkpoint import load_predictor, load_renderer
+from sr_env.degradation import Degradation
+from sr_env.devices import resolve_device
+from sr_env.photos import PhotoSource
+from sr_env.predictor import KernelPredictor
+
+
+@dataclass
+class Settings(TrainingSettings):
+    """Train the kernel predictor.
+
+    Attributes:
+        renderer: Name or path of the frozen renderer.
+        start: Name or path of a predictor to start from; None starts from scratch.
+        code_steps: Steps on the code alone, before the renderer takes part.
+        code_weight: Weight of the code's error once the renderer takes part.
+        render_weight: Weight of the rendered picture's L1.
+        target: What the rendered picture is compared with: the rendering by the true kernel, or HR.
+    """
+
+    out: Path = Path("runs/predictor")
+    steps: int = 24_000
+    patch_size: int = 256
+    renderer: str = "amnet_l_x4"
+    start: str | None = None
+    code_steps: int = 10_000
+    code_weight: float = 0.05
+    render_weight: float = 10.0
+    target: Literal["true_kernel", "hr"] = "true_kernel"
+
+
+class PredictorTask(Task):
+    """Code regression, then the supervised blind model: error of the picture rendered with the predicted code."""
+
+    def __init__(self, settings: Settings, held_out: PhotoSource) -> None:
+        device = resolve_device(settings.device)
+        torch.manual_seed(settings.seed)
+        checkpoint = load_renderer(settings.renderer, device=device)
+        self.settings = settings
+        self.scale, self.basis = checkpoint.scale, checkpoint.basis
+        self.renderer = channels_last(checkpoint.network)
+        self.rendering = compile_where_possible(self.renderer, settings, device)
+        self.degradation = Degradation(self.scale)
+        self.name = f"predictor_x{self.scale}"
+        if settings.start is None:
+            self.network: nn.Module = KernelPredictor(code_length=self.basis.code_length).to(device)
+        else:
+            started = load_predictor(settings.start, scale=self.scale, basis=self.basis, device=device)
+            self.network = started.network.requires_grad_(True).train()
+        self.held_out = HeldOut(held_out, self.degradation, self.basis, device)
+        self.true_psnr = self.held_out.score(self.renderer, prefix="psnr_true_kernel")[0]["psnr_true_kernel"]
+        self.renderer_card = checkpoint.card
+
+    def loss(
+        self, network: nn.Module, hr: Tensor, uniforms: np.ndarray, step: int
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Mean squared error of the code; after ``code_steps`` mainly the L1 of the rendered picture."""
+        kernels = self.degradation.draw(uniforms, hr.device)
+        lr = self.degradation(hr, kernels).contiguous(memory_format=torch.channels_last)
+        true_code = self.basis.encode(kernels.kernels)
+        code = self.basis.to_code(network(lr).float())
+        code_error = F.mse_loss(code, true_code)
+        if step < self.settings.code_steps:
+            return code_error, {"code": code_error}
+        sr = self.rendering(lr, code).float()
+        if self.settings.target == "hr":
+            target = hr
+        else:
+            with torch.no_grad():
+                target = self.rendering(lr, true_code).float()
+        render_error = F.l1_loss(sr, target)
+        loss = self.settings.render_weight * render_error + self.settings.code_weight * code_error
+        return loss, {"code": code_error, "render": render_error}
+
+    def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor]:
+        """PSNR-Y on held-out photos with the predicted code, beside what the true code gives."""
+        figures, picture = self.held_out.score(lambda lr, code: self.renderer(lr, self.basis.to_code(network(lr))))
+        return {**figures, "psnr_true_kernel": self.true_psnr}, picture
+
+    def card(self) -> dict[str, Any]:
+        """Losses used, and the renderer."""
+        return {
+            "losses": {"code_mse": self.settings.code_weight, "render_l1": self.settings.render_weight},
+            "renderer": f"{self.settings.renderer}, validation {self.renderer_card.get('validation')}",
+            "kernels": "isotropic Gaussian, 21x21",
+            "widths": self.degradation.width_range,
+        }
+
+
+def main(settings: Settings) -> dict[str, float]:
+    """Train and export; returns the last validation's figures."""
+    photos, indices, held_out = split_photos(settings)
+    return Trainer(PredictorTask(settings, held_out), settings, photos, indices).run()
+
+
+if __name__ == "__main__":
+    run_script(Settings, main)

@@ -1,0 +1,247 @@
+"""Save and load renderers and predictors, by short name or by path.
+
+A checkpoint is one safetensors file: the network's tensors, the kernel basis they were trained with, and in the
+header a *card* (JSON): kind, architecture, scale, basis digest, and how the weights were made. The same card lies
+beside the weights as ``NAME.json`` for people to read; loading refuses a pair that disagrees.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sr_env._files import atomic_write
+from sr_env.degradation import KernelBasis
+from sr_env.predictor import KernelPredictor
+from sr_env.renderers import AMNet
+
+Kind = Literal["renderer", "predictor"]
+Network = TypeVar("Network", bound=nn.Module)
+#: Where the weights that ship with the package lie.
+SHIPPED = Path(__file__).parent / "checkpoints"
+#: What ties a network to its inputs: a card beside the weights that disagrees on one of these belongs to others.
+_BINDING = ("kind", "architecture", "scale", "basis")
+_NETWORKS: Mapping[str, type[nn.Module]] = {"renderer": AMNet, "predictor": KernelPredictor}
+
+
+@dataclass(frozen=True)
+class Checkpoint(Generic[Network]):
+    """A network bound to its kernel basis.
+
+    Attributes:
+        network: In evaluation mode, its parameters frozen.
+        basis: The kernel basis whose codes the network takes or gives.
+        card: What the file says of itself.
+        path: Where it was read.
+    """
+
+    network: Network
+    basis: KernelBasis
+    card: Mapping[str, Any]
+    path: Path
+
+    @property
+    def scale(self) -> int:
+        """Magnification the weights were trained for."""
+        return int(self.card["scale"])
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str], network: nn.Module, basis: KernelBasis, scale: int, card: Mapping[str, Any]
+) -> Path:
+    """Write weights and card atomically.
+
+    Args:
+        path: ``.safetensors`` file to write; the card goes beside it as ``.json``.
+        network: An :class:`AMNet` or a :class:`KernelPredictor`.
+        basis: The kernel basis the network was trained with.
+        scale: The magnification it was trained for.
+        card: Further entries of the card (data, steps, seconds, hardware, seed, ...), JSON values only.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: The path does not end in ``.safetensors``, or the network is neither kind.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"checkpoint path {str(path)!r} must end in .safetensors")
+    kind = next((kind for kind, cls in _NETWORKS.items() if isinstance(network, cls)), None)
+    if kind is None:
+        raise ValueError(
+            f"{type(network).__name__} is neither a renderer nor a predictor: save an AMNet or KernelPredictor"
+        )
+    full = {
+        "kind": kind,
+        "architecture": network.architecture,
+        "scale": scale,
+        "basis": basis.digest,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        **card,
+    }
+    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    tensors |= {f"basis.{name}": value for name, value in basis.state_dict().items()}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    text = json.dumps(full, indent=2)
+    with atomic_write(path) as temporary:
+        save_file(tensors, temporary, metadata={"card": text})
+    with atomic_write(path.with_suffix(".json")) as temporary:
+        temporary.write_text(text + "\n")
+    return path
+
+
+def load_renderer(
+    name: str | os.PathLike[str], *, scale: int | None = None, device: torch.device | str = "cpu"
+) -> Checkpoint[AMNet]:
+    """Load a renderer by short name (``"amnet_l_x4"``) or path.
+
+    Args:
+        name: A name from :func:`available_checkpoints` or a ``.safetensors`` file.
+        scale: The magnification needed; None takes any.
+        device: Where the network goes.
+
+    Raises:
+        FileNotFoundError: No such name or file; lists the names that ship.
+        ValueError: The file is damaged, is no renderer, is for another scale, or its card disagrees with it.
+    """
+    return _load(name, "renderer", AMNet, scale, device)
+
+
+def load_predictor(
+    name: str | os.PathLike[str],
+    *,
+    scale: int | None = None,
+    basis: KernelBasis | None = None,
+    device: torch.device | str = "cpu",
+) -> Checkpoint[KernelPredictor]:
+    """Load a kernel predictor by short name (``"predictor_x4"``) or path.
+
+    Args:
+        name: A name from :func:`available_checkpoints` or a ``.safetensors`` file.
+        scale: The magnification needed; None takes any.
+        basis: The kernel basis that the predictor's codes must be in (the renderer's); None takes any.
+        device: Where the network goes.
+
+    Raises:
+        FileNotFoundError: No such name or file; lists the names that ship.
+        ValueError: The file is damaged, is no predictor, is for another scale or basis, or its card disagrees with it.
+    """
+    checkpoint = _load(name, "predictor", KernelPredictor, scale, device)
+    if basis is not None and basis.digest != checkpoint.basis.digest:
+        raise ValueError(
+            f"predictor {str(name)!r} speaks kernel basis {checkpoint.basis.digest}, the renderer {basis.digest}: "
+            "use a predictor trained for this renderer's basis"
+        )
+    return checkpoint
+
+
+def available_checkpoints(kind: Kind | None = None) -> tuple[str, ...]:
+    """Short names of the weights that ship with the package, sorted; of one kind, or of both."""
+    names = []
+    for path in sorted(SHIPPED.glob("*.json")):
+        if kind is None or json.loads(path.read_text())["kind"] == kind:
+            names.append(path.stem)
+    return tuple(names)
+
+
+def read_card(name: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the card of a checkpoint without its tensors.
+
+    Raises:
+        FileNotFoundError: No such name or file; lists the names that ship.
+        ValueError: The file is damaged or carries no card.
+    """
+    return _read(_resolve(name), tensors=False)[0]
+
+
+def _resolve(name: str | os.PathLike[str]) -> Path:
+    """Short name or path -> existing file."""
+    path = Path(name)
+    shipped = SHIPPED / f"{path.name}.safetensors"
+    if path.suffix != ".safetensors" and len(path.parts) == 1 and shipped.is_file():
+        return shipped
+    if path.is_file():
+        return path
+    raise FileNotFoundError(
+        f"no checkpoint {str(name)!r}: give a .safetensors file or one of {', '.join(available_checkpoints())}"
+    )
+
+
+def _read(path: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Card and tensors of a file, with every way in which it can be damaged told apart from a bug of ours."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            loaded = {key: file.get_tensor(key) for key in file.keys()} if tensors else {}  # noqa: SIM118 not a dict
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"checkpoint {str(path)!r} is damaged or not safetensors ({error}): copy or train it again"
+        ) from error
+    try:
+        card = json.loads(header["card"])
+        binding = {key: card[key] for key in _BINDING}
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"checkpoint {str(path)!r} carries no card: write it with sr_env.checkpoint.save_checkpoint"
+        ) from error
+    beside = path.with_suffix(".json")
+    if beside.is_file():
+        try:
+            told = json.loads(beside.read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"card {str(beside)!r} is not JSON ({error}): restore it or delete it") from error
+        for key, value in binding.items():
+            if not isinstance(told, dict) or told.get(key) != value:
+                raise ValueError(
+                    f"card {str(beside)!r} says another {key} than the weights beside it, which say {value!r}: "
+                    "the two do not belong together, restore or delete the card"
+                )
+    return card, loaded
+
+
+def _load(
+    name: str | os.PathLike[str], kind: Kind, cls: type[Network], scale: int | None, device: torch.device | str
+) -> Checkpoint[Network]:
+    path = _resolve(name)
+    card, tensors = _read(path)
+    if card["kind"] != kind:
+        raise ValueError(
+            f"checkpoint {str(name)!r} is a {card['kind']}, not a {kind}: "
+            f"choose one of {', '.join(available_checkpoints(kind))}"
+        )
+    if scale is not None and card["scale"] != scale:
+        fitting = [n for n in available_checkpoints(kind) if read_card(n)["scale"] == scale]
+        raise ValueError(
+            f"{kind} {str(name)!r} is for scale {card['scale']}, not {scale}: "
+            + (f"choose one of {', '.join(fitting)}" if fitting else f"none that ships is for scale {scale}, train one")
+        )
+    basis = KernelBasis.from_state(_prefixed(tensors, "basis."))
+    if basis.digest != card["basis"]:
+        raise ValueError(
+            f"checkpoint {str(name)!r} holds kernel basis {basis.digest}, its card says {card['basis']}: "
+            "copy or train it again"
+        )
+    try:
+        network = cls(**card["architecture"])
+        network.load_state_dict(_prefixed(tensors, "network."))
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"the tensors of {str(name)!r} do not fit its architecture {card['architecture']} ({error}): "
+            "it was written by another version, train it again"
+        ) from error
+    network.requires_grad_(False).eval().to(device)
+    return Checkpoint(network, basis.to(device), card, path)
+
+
+def _prefixed(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

@@ -1,0 +1,56 @@
+"""Where things run and in which precision."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from sr_env._common import check_choice
+
+Precision = Literal["auto", "fp32", "bf16"]
+PRECISIONS: tuple[str, ...] = ("auto", "fp32", "bf16")
+
+
+def resolve_device(name: str | torch.device = "auto") -> torch.device:
+    """Turn a setting into a device: ``"auto"`` takes CUDA where there is one, else the CPU.
+
+    Raises:
+        ValueError: Not a device torch knows, or one that this machine lacks, with the remedy.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {name!r}: choose auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device {str(name)!r} asked for, but torch sees {torch.cuda.device_count()} CUDA devices: "
+            "use 'cpu' or 'auto'"
+        )
+    return device
+
+
+def autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    """Mixed-precision context for a setting: ``"auto"`` takes bf16 where the device computes in it.
+
+    Raises:
+        ValueError: Unknown precision, naming the valid ones.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(precision, device))
+
+
+def uses_bf16(precision: Precision, device: torch.device) -> bool:
+    """Whether a precision setting means bf16 on this device.
+
+    Raises:
+        ValueError: Unknown precision, naming the valid ones.
+    """
+    check_choice("precision", precision, PRECISIONS)
+    if precision == "auto":
+        if device.type == "cuda":
+            return torch.cuda.is_bf16_supported()
+        # AVX-512 BF16 and AMX; without them bf16 is emulated and slower than fp32.
+        return bool(torch.cpu.get_capabilities().get("avx512_bf16", False)) if device.type == "cpu" else False
+    return precision == "bf16"

@@ -1,0 +1,90 @@
+"""The kernel predictor mu: LR image -> kernel code, as an action in [-1, 1].
+
+The environment's reference reconstruction, the upscaler and the agents' actor share this network.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sr_env._common import CODE_LENGTH, check_lr_size
+
+
+class ResidualBlock(nn.Module):
+    """``x + conv(relu(conv(x)))``."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features [B, C, H, W] -> [B, C, H, W]."""
+        return features + self.conv2(F.relu(self.conv1(features)))
+
+
+class KernelPredictor(nn.Module):
+    """Fully convolutional kernel predictor for LR images of any size from 8x8.
+
+    Blur shows where there are edges and not in flat regions, so the pooled description of an image joins a plain mean
+    with a mean weighted by a learned gate per feature.
+
+    Args:
+        channels: Width of the first stage; the second has twice, the third three times as many.
+        code_length: Length L of the code.
+        hidden: Width of the layer between the pooled features and the code.
+    """
+
+    def __init__(self, channels: int = 32, code_length: int = CODE_LENGTH, hidden: int = 128) -> None:
+        super().__init__()
+        wide, deep = 2 * channels, 3 * channels
+        self.channels, self.code_length, self.hidden = channels, code_length, hidden
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, channels, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(channels, wide, 3, stride=2, padding=1),
+            ResidualBlock(wide),
+            ResidualBlock(wide),
+            ResidualBlock(wide),
+            nn.ReLU(),
+            nn.Conv2d(wide, deep, 3, stride=2, padding=1),
+            ResidualBlock(deep),
+            ResidualBlock(deep),
+            nn.ReLU(),
+        )
+        self.gate = nn.Conv2d(deep, deep, 1)
+        self.head = nn.Sequential(nn.Linear(2 * deep, hidden), nn.ReLU(), nn.Linear(hidden, code_length))
+
+    @property
+    def architecture(self) -> dict[str, int]:
+        """Constructor arguments, as kept in a checkpoint's card."""
+        return {"channels": self.channels, "code_length": self.code_length, "hidden": self.hidden}
+
+    @property
+    def feature_size(self) -> int:
+        """Length of the pooled description that :meth:`features` returns."""
+        return 6 * self.channels
+
+    def features(self, lr: Tensor) -> Tensor:
+        """Pooled description of LR images: [B, 3, h, w] in [0, 1] -> [B, feature_size].
+
+        Raises:
+            ValueError: A side is under 8 pixels.
+        """
+        check_lr_size(*lr.shape[-2:])
+        # Centred and stretched, the input has about unit variance without a statistic that would hide its contrast.
+        maps = self.stem(4 * lr - 2)
+        weights = torch.sigmoid(self.gate(maps).float())
+        maps = maps.float()
+        gated = (weights * maps).mean((2, 3)) / (weights.mean((2, 3)) + 1e-3)
+        return torch.cat((maps.mean((2, 3)), gated), dim=1)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """LR images, float in [0, 1], [B, 3, h, w] -> actions in (-1, 1), float32, [B, L].
+
+        Raises:
+            ValueError: A side is under 8 pixels.
+        """
+        return torch.tanh(self.head(self.features(lr)).float())
