@@ -1,0 +1,214 @@
+"""The scalar environments: thin shells over a :class:`~sr_env.simulator.Simulator` with batch 1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from sr_env._common import check_choice
+from sr_env.simulator import UNIFORMS_PER_SCENE, Simulator, SimulatorSettings
+from sr_env.window import Window
+
+RENDER_MODES = ("rgb_array", "human")
+
+
+def action_space(simulator: Simulator) -> spaces.Box:
+    """One kernel code: float32 in [-1, 1]^L."""
+    return spaces.Box(-1.0, 1.0, (simulator.code_length,), np.float32)
+
+
+def observation_space(simulator: Simulator) -> spaces.Space[Any]:
+    """What one agent sees: the LR image, in the iterative environment with the code and the SR thumbnail."""
+    image = spaces.Box(0, 255, (simulator.lr_size, simulator.lr_size, 3), np.uint8)
+    if not simulator.iterative:
+        return image
+    return spaces.Dict({"lr": image, "code": action_space(simulator), "sr": image})
+
+
+class BlindSREnv(gym.Env[Any, np.ndarray]):
+    """Blind super-resolution: look at a blurred, reduced photograph, name the blur kernel, be paid for the result.
+
+    ## Description
+    This environment is that of "Learning the Non-differentiable Optimization for Blind Super-Resolution" (Hui, Li,
+    Wang, Gao, CVPR 2021). A patch is cut from a sharp photograph (HR), blurred by an unknown Gaussian kernel, reduced
+    by `scale` and rounded to 8 bit (LR). The agent sees LR and answers with a kernel code. A frozen, pretrained network
+    (the renderer, AMNet or AMGAN) enlarges LR under the assumption that this code is right. The reward says how much
+    better the result (SR) is than a reference reconstruction of the same LR, by any metric, differentiable or not.
+
+    ## Action Space
+    `Box(-1, 1, (10,), float32)`: the kernel code in action units. Ten PCA coefficients describe a 21x21 kernel; the
+    codes of the kernels that occur fill 80 % of the range in every component. The zero action is the middle of the
+    range. A value outside [-1, 1] or NaN raises `ValueError`.
+
+    ## Observation Space
+    `Box(0, 255, (p, p, 3), uint8)`: the LR image, RGB, with `p = patch_size / scale` (48 by default).
+
+    ## Rewards
+    `score(SR, HR) - score(reference, HR)`, where the score is the weighted sum of metrics in `reward`, signed so that
+    higher is better: `{"psnr": 1, "lpips": 20}` means PSNR in dB minus 20 times LPIPS. SR is rounded to 8 bit and a
+    border of `scale` pixels is left out of PSNR and SSIM. The reference is the `"bicubic"` enlargement (rewards are
+    then nearly always positive), the renderer with the pretrained `"predictor"`'s code (rewards are centred near zero),
+    or `"none"` (the reward is the score).
+
+    ## Starting State
+    Photo, crop position, kernel widths and angle are drawn uniformly, by six uniform numbers of the environment's
+    seeded generator. Isotropic widths are in [0.2, 4.0] HR pixels at x4, [0.2, 3.0] at x3, [0.2, 2.0] at x2.
+    `reset(options=...)` fixes parts of it: `photo` (index or name), `crop` ((top, left) in HR pixels), `kernel_width`
+    (HR pixels; two numbers in the anisotropic family), `kernel_angle` (radians).
+
+    ## Episode End
+    Every episode has one step and then terminates. (`gym.make` adds Gymnasium's time limit of one step, so that
+    `truncated` is set beside `terminated`; nothing is to be bootstrapped.)
+
+    ## Information
+    `reset` and `step` return, as arrays or NumPy scalars:
+
+    | key | meaning |
+    |---|---|
+    | `code_true`, `action_true` | the true kernel's code, and the same as an action, [10] |
+    | `kernel_width`, `kernel_angle` | the true kernel's widths in HR pixels, [2], and angle in radians |
+    | `photo`, `crop` | index of the photo, and (top, left) of the patch in HR pixels |
+    | `<metric>_reference`, `score_reference` | each metric's raw value for the reference, and their weighted sum |
+    | `<metric>`, `score` | the same for SR (`step` only) |
+    | `code` | the code chosen (`step` only), [10] |
+
+    Metrics are those of `reward` and of `info_metrics`.
+
+    ## Arguments
+    Those of :class:`~sr_env.simulator.SimulatorSettings`, and `render_mode`:
+
+    ```python
+    env = gym.make("BlindSR-v0", photos="my_photos/", scale=4, reward={"psnr": 1, "lpips": 20}, reference="predictor")
+    ```
+
+    `render_mode="rgb_array"` makes `render()` return a labelled panel: LR enlarged, SR, HR, their difference, the true
+    and the chosen kernel, and the metrics. `"human"` shows it in a window where there is a display.
+
+    ## Version History
+    * v0: initial version.
+
+    Args:
+        render_mode: None, "rgb_array" or "human".
+        **settings: See :class:`~sr_env.simulator.SimulatorSettings`.
+
+    Raises:
+        ValueError: A setting is unknown or wrong; the message lists what is valid.
+        FileNotFoundError: A folder or checkpoint does not exist.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 2}  # noqa: RUF012  # as Gymnasium types it
+    _iterative = False
+
+    def __init__(self, render_mode: str | None = None, **settings: Any) -> None:
+        check_choice("render_mode", render_mode, (None, *RENDER_MODES))
+        self.render_mode = render_mode
+        self._window = Window("BlindSR") if render_mode == "human" else None
+        self.simulator = Simulator(SimulatorSettings.from_kwargs(settings), self._iterative)
+        self.action_space = action_space(self.simulator)
+        self.observation_space = observation_space(self.simulator)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode.
+
+        Args:
+            seed: Seed of the environment's generator; None goes on with the present one.
+            options: Parts of the scene to fix: photo, crop, kernel_width, kernel_angle.
+
+        Returns:
+            The observation, and information as in the class docstring.
+
+        Raises:
+            ValueError: An option is unknown or does not fit.
+        """
+        super().reset(seed=seed)
+        self.simulator.reset(self.np_random.random((1, UNIFORMS_PER_SCENE)), options)
+        return self._outcome()
+
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Choose (or correct) the kernel code.
+
+        Args:
+            action: float32 in [-1, 1], [10].
+
+        Returns:
+            Observation, reward, terminated, truncated (always False here), information.
+
+        Raises:
+            ValueError: Wrong shape, NaN, or a value outside [-1, 1].
+            RuntimeError: There is no episode, or it is over.
+        """
+        reward = float(self.simulator.step(np.asarray(action)[None])[0])
+        observation, info = self._outcome()
+        return observation, reward, self.simulator.over, False, info
+
+    def _outcome(self) -> tuple[Any, dict[str, Any]]:
+        if self._window is not None:
+            self._window.show(self.simulator.panel())
+        observation = self.simulator.observation()
+        if isinstance(observation, dict):
+            return {name: value[0] for name, value in observation.items()}, self._info()
+        return observation[0], self._info()
+
+    def _info(self) -> dict[str, Any]:
+        return {name: value[0] for name, value in self.simulator.info().items()}
+
+    def render(self) -> np.ndarray | None:
+        """The labelled panel, uint8 [H, W, 3], in mode "rgb_array"; None in mode "human", which draws by itself.
+
+        Raises:
+            RuntimeError: There was no reset yet.
+        """
+        if self.render_mode == "rgb_array":
+            return self.simulator.panel()
+        return None
+
+    def close(self) -> None:
+        """Close the window, if there is one."""
+        if self._window is not None:
+            self._window.close()
+
+
+class BlindSRIterativeEnv(BlindSREnv):
+    """Blind super-resolution in several steps: look at the result, correct the kernel code, look again.
+
+    ## Description
+    The scene, the renderer and the metrics are those of :class:`BlindSREnv` (`BlindSR-v0`). The episode starts from the
+    reference reconstruction; each action moves the code, and the agent sees what came of it.
+
+    ## Action Space
+    `Box(-1, 1, (10,), float32)`: a correction. The code, in action units, becomes
+    `clip(code + correction * action, -1, 1)` with the setting `correction` = 0.5.
+
+    ## Observation Space
+    `Dict`:
+
+    | key | space | meaning |
+    |---|---|---|
+    | `lr` | `Box(0, 255, (p, p, 3), uint8)` | the LR image |
+    | `code` | `Box(-1, 1, (10,), float32)` | the code so far, in action units |
+    | `sr` | `Box(0, 255, (p, p, 3), uint8)` | the reconstruction so far, reduced to LR's size |
+
+    ## Rewards
+    The improvement of the score over the previous step, so that the rewards of an episode add up to the reward that
+    `BlindSR-v0` gives for the last code.
+
+    ## Starting State
+    As `BlindSR-v0`. With reference `"predictor"` the first code is the predictor's, otherwise the mean kernel's.
+
+    ## Episode End
+    The episode terminates after `max_steps` steps (default 4, at most 64).
+
+    ## Information
+    As `BlindSR-v0`.
+
+    ## Arguments
+    As `BlindSR-v0`, with `max_steps` and `correction`.
+
+    ## Version History
+    * v0: initial version.
+    """
+
+    _iterative = True
