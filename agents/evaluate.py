@@ -2,7 +2,7 @@
 
     python agents/evaluate.py --bench-dir FOLDER
 
-``FOLDER`` holds one folder of HR images per set (``FOLDER/Set5/*.png``). Each image is blurred with each width, reduced,
+``FOLDER`` holds one folder of HR images per set (``FOLDER/Set5/*.png``). Each is blurred with each width, reduced,
 rounded to 8 bit, reconstructed whole, rounded, and compared with HR; PSNR and SSIM leave out a border of ``scale``.
 """
 
@@ -77,7 +77,7 @@ def measure(settings: Settings, console: Console) -> Figures:
         FileNotFoundError: The folder, or every set in it, is missing.
     """
     if not settings.bench_dir.is_dir():
-        raise FileNotFoundError(f"no folder {str(settings.bench_dir)!r}: --bench-dir names the folder that holds the sets")
+        raise FileNotFoundError(f"no folder {str(settings.bench_dir)!r}: --bench-dir names the one that holds the sets")
     present = [name for name in settings.sets if (settings.bench_dir / name).is_dir()]
     for name in sorted(set(settings.sets) - set(present)):
         console.print(f"{name}: no such folder in {settings.bench_dir}, skipped")

@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,11 +31,10 @@ from torch.utils.tensorboard import SummaryWriter
 from sr_env._files import atomic_write
 from sr_env.checkpoint import save_checkpoint
 from sr_env.degradation import REPORTED_WIDTHS, Degradation, KernelBasis
-from sr_env.devices import Precision, autocast, resolve_device, uses_bf16
+from sr_env.devices import Precision, autocast, channels_last, resolve_device, uses_bf16
 from sr_env.metrics import create_metric
 from sr_env.photos import PhotoSource, augment, crops, open_photos, random_crops
 
-Network = TypeVar("Network", bound=nn.Module)
 MAX_BAD_STEPS = 20
 _VALIDATION_CROP = 288
 
@@ -201,11 +200,6 @@ def compile_where_possible(network: nn.Module, settings: TrainingSettings, devic
     """torch.compile the network if the settings ask for it and the machine can; on a CPU that takes a C++ compiler."""
     can = device.type == "cuda" or shutil.which("g++") or shutil.which("clang++")
     return cast(nn.Module, torch.compile(network)) if settings.compile and can else network
-
-
-def channels_last(network: Network) -> Network:
-    """Put a network's weights into the memory layout in which convolutions run fastest."""
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this one
 
 
 class Trainer:

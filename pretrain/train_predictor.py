@@ -19,11 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretrain.loop import HeldOut, Task, Trainer, TrainingSettings, channels_last, compile_where_possible, split_photos
+from pretrain.loop import HeldOut, Task, Trainer, TrainingSettings, compile_where_possible, split_photos
 from sr_env._script import run_script
 from sr_env.checkpoint import load_predictor, load_renderer
 from sr_env.degradation import Degradation
-from sr_env.devices import resolve_device
+from sr_env.devices import channels_last, resolve_device
 from sr_env.photos import PhotoSource
 from sr_env.predictor import KernelPredictor
 

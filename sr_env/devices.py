@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
+from torch import nn
 
 from sr_env._common import check_choice
 
+Network = TypeVar("Network", bound=nn.Module)
 Precision = Literal["auto", "fp32", "bf16"]
 PRECISIONS: tuple[str, ...] = ("auto", "fp32", "bf16")
 
@@ -54,3 +56,8 @@ def uses_bf16(precision: Precision, device: torch.device) -> bool:
         # AVX-512 BF16 and AMX; without them bf16 is emulated and slower than fp32.
         return bool(torch.cpu.get_capabilities().get("avx512_bf16", False)) if device.type == "cpu" else False
     return precision == "bf16"
+
+
+def channels_last(network: Network) -> Network:
+    """Put a network's weights into the memory layout in which convolutions run fastest."""
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this one
