@@ -1,0 +1,79 @@
+"""Stable-Baselines3's VecEnv over the vector environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sr_env import (
+    BlindSRIterativeVectorEnv,
+    BlindSRVecEnv,
+    BlindSRVectorEnv,
+    _torchvision,  # noqa: F401
+)
+
+from stable_baselines3 import PPO  # isort: skip
+from stable_baselines3.common.monitor import Monitor  # isort: skip
+
+
+@pytest.fixture
+def small(tiny_renderer: Path, random_photos: list[np.ndarray]) -> dict[str, Any]:
+    return {"photos": random_photos, "patch_size": 160, "renderer": str(tiny_renderer), "device": "cpu"}
+
+
+def test_rewards_and_infos_are_the_vector_envs(small: dict[str, Any]) -> None:
+    env, plain = BlindSRVecEnv(BlindSRVectorEnv(3, **small)), BlindSRVectorEnv(3, **small)
+    env.seed(11)
+    first = env.reset()
+    expected, told = plain.reset(seed=11)
+    np.testing.assert_array_equal(first, expected)
+    np.testing.assert_array_equal(env.reset_infos[1]["code_true"], told["code_true"][1])
+    actions = np.random.default_rng(0).uniform(-1, 1, (3, 10)).astype(np.float32)
+    observations, rewards, dones, infos = env.step(actions)
+    after, gains, *_ = plain.step(actions)
+    np.testing.assert_array_equal(observations, after)
+    np.testing.assert_allclose(rewards, gains, atol=1e-6)
+    assert dones.all()
+    for index, info in enumerate(infos):
+        np.testing.assert_array_equal(info["terminal_observation"], first[index])
+        assert info["episode"]["r"] == pytest.approx(gains[index])
+        assert info["episode"]["l"] == 1
+        assert info["TimeLimit.truncated"] is False
+
+
+def test_iterative_returns_are_summed(small: dict[str, Any]) -> None:
+    env = BlindSRVecEnv(BlindSRIterativeVectorEnv(2, max_steps=3, **small))
+    env.reset()
+    rewards = []
+    for _ in range(3):
+        observations, reward, dones, infos = env.step(np.full((2, 10), 0.1, np.float32))
+        rewards.append(reward)
+    assert dones.all()
+    assert infos[1]["episode"]["r"] == pytest.approx(float(np.sum(rewards, axis=0)[1]), abs=1e-4)
+    assert infos[1]["episode"]["l"] == 3
+    assert set(infos[0]["terminal_observation"]) == {"lr", "code", "sr"}
+    assert set(observations) == {"lr", "code", "sr"}
+
+
+def test_sb3_trains_on_it(small: dict[str, Any]) -> None:
+    env = BlindSRVecEnv(BlindSRVectorEnv(2, **small))
+    model = PPO("CnnPolicy", env, n_steps=4, batch_size=8, n_epochs=1, seed=0, device="cpu")
+    before = [parameter.clone() for parameter in model.policy.parameters()]
+    model.learn(16)
+    assert model.num_timesteps == 16
+    assert any((a != b).any() for a, b in zip(before, model.policy.parameters(), strict=True))
+
+
+def test_shared_attributes(small: dict[str, Any]) -> None:
+    env = BlindSRVecEnv(BlindSRVectorEnv(2, **small))
+    assert env.get_attr("num_envs") == [2, 2]
+    assert env.env_is_wrapped(Monitor) == [True, True]
+    assert env.env_method("render") == [None, None]
+    env.set_attr("render_mode", "rgb_array")
+    env.reset()
+    assert len(env.get_images()) == 2
+    with pytest.raises(ValueError, match="leave indices out"):
+        env.set_attr("render_mode", None, indices=0)

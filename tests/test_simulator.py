@@ -1,0 +1,237 @@
+"""The simulator: how scenes are drawn, rendered and scored, and the settings that are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sr_env.degradation import Degradation, bicubic_resize, quantize
+from sr_env.simulator import Simulator, SimulatorSettings
+
+
+@pytest.fixture
+def settings(tiny_renderer: Path, tiny_predictor: Path, random_photos: list[np.ndarray]) -> dict[str, Any]:
+    return {
+        "photos": random_photos,
+        "patch_size": 64,
+        "renderer": str(tiny_renderer),
+        "predictor": str(tiny_predictor),
+        "device": "cpu",
+    }
+
+
+def make(settings: dict[str, Any], iterative: bool = False, **changes: Any) -> Simulator:
+    return Simulator(SimulatorSettings.from_kwargs(settings | changes), iterative)
+
+
+def luma_psnr(a: np.ndarray, b: np.ndarray, border: int) -> float:
+    """PSNR-Y written with NumPy alone, on 8-bit RGB images."""
+    weights = np.array([65.481, 128.553, 24.966]) / 255
+    error = ((a.astype(float) - b.astype(float)) @ weights)[border:-border, border:-border]
+    return float(10 * np.log10(255**2 / np.mean(error**2)))
+
+
+def test_scene_is_the_photo_crop_degraded_as_told(settings: dict[str, Any], random_photos: list[np.ndarray]) -> None:
+    simulator = make(settings)
+    options = {"photo": 3, "crop": (10, 20), "kernel_width": 1.7}
+    scenes = simulator.draw(np.random.default_rng(0).random((1, 6)), options)
+    crop = random_photos[3][10:74, 20:84]
+    np.testing.assert_array_equal((scenes.hr[0].permute(1, 2, 0) * 255).round().numpy(), crop)
+    degradation = Degradation(4)
+    hr = torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float() / 255
+    torch.testing.assert_close(scenes.lr, degradation(hr, degradation.build(np.array([1.7]))))
+    torch.testing.assert_close(simulator.basis.decode(scenes.code), scenes.kernels.kernels, atol=1e-3, rtol=0)
+
+
+def test_draw_covers_all_photos_and_corners(settings: dict[str, Any], random_photos: list[np.ndarray]) -> None:
+    simulator = make(settings)
+    scenes = simulator.draw(np.random.default_rng(0).random((300, 6)))
+    assert set(scenes.photo) == set(range(len(random_photos)))
+    room = np.array([photo.shape[:2] for photo in random_photos])[scenes.photo] - 64
+    assert (scenes.corner >= 0).all()
+    assert (scenes.corner <= room).all()
+    assert scenes.corner.max() > 100
+    widths = scenes.kernels.widths[:, 0].numpy()
+    assert 0.2 <= widths.min() < 0.4
+    assert 3.8 < widths.max() <= 4.0
+    # The edges of the unit interval stay inside, too.
+    edge = simulator.draw(np.array([[np.nextafter(1, 0)] * 6, [0.0] * 6]))
+    assert list(edge.photo) == [4, 0]
+    assert list(edge.corner[0]) == [100, 168]
+
+
+def test_reward_is_the_score_minus_the_reference(settings: dict[str, Any]) -> None:
+    simulator = make(settings)
+    simulator.reset(np.random.default_rng(1).random((2, 6)))
+    scenes = simulator.scenes
+    actions = np.random.default_rng(2).uniform(-1, 1, (2, 10)).astype(np.float32)
+    rewards = simulator.step(actions)
+    with torch.no_grad():
+        sr = quantize(simulator.renderer.network(scenes.lr, simulator.basis.to_code(torch.from_numpy(actions))))
+    reference = quantize(bicubic_resize(scenes.lr, (64, 64)))
+    for index in range(2):
+        hr, a, b = ((x[index].permute(1, 2, 0) * 255).round().numpy() for x in (scenes.hr, sr, reference))
+        expected = luma_psnr(a, hr, 4) - luma_psnr(b, hr, 4)
+        assert rewards[index] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("reference", ["bicubic", "predictor", "none"])
+def test_reference_is_what_is_subtracted(settings: dict[str, Any], reference: str) -> None:
+    simulator = make(settings, reference=reference)
+    simulator.reset(np.random.default_rng(1).random((3, 6)))
+    told = simulator.info()
+    rewards = simulator.step(np.zeros((3, 10), dtype=np.float32))
+    baseline = np.zeros(3) if reference == "none" else told["score_reference"]
+    np.testing.assert_allclose(rewards, simulator.info()["score"] - baseline, atol=1e-5)
+
+
+def test_the_predictors_own_action_earns_nothing_against_itself(settings: dict[str, Any]) -> None:
+    simulator = make(settings, reference="predictor")
+    simulator.reset(np.random.default_rng(1).random((3, 6)))
+    assert simulator.predictor is not None
+    action = simulator.predictor.network(simulator.scenes.lr).numpy()
+    np.testing.assert_allclose(simulator.step(action), 0, atol=1e-4)
+
+
+def test_weighted_reward_counts_lower_is_better_negatively(settings: dict[str, Any]) -> None:
+    simulator = make(settings, reward={"psnr": 1, "lpips": 20}, info_metrics=["ssim", "psnr"])
+    simulator.reset(np.random.default_rng(1).random((2, 6)))
+    rewards = simulator.step(np.zeros((2, 10), dtype=np.float32))
+    info = simulator.info()
+    gain = (info["psnr"] - info["psnr_reference"]) - 20 * (info["lpips"] - info["lpips_reference"])
+    np.testing.assert_allclose(rewards, gain, rtol=1e-3, atol=1e-4)
+    assert {"ssim", "ssim_reference"} <= set(info)
+
+
+def test_iterative_rewards_add_up_to_the_one_step_reward(settings: dict[str, Any]) -> None:
+    iterative = make(settings, True, reference="predictor", max_steps=3)
+    uniforms = np.random.default_rng(1).random((2, 6))
+    iterative.reset(uniforms)
+    rng = np.random.default_rng(2)
+    rewards = [iterative.step(rng.uniform(-1, 1, (2, 10)).astype(np.float32)) for _ in range(3)]
+    observation = iterative.observation()
+    assert isinstance(observation, dict)
+    once = make(settings, reference="predictor")
+    once.reset(uniforms)
+    np.testing.assert_allclose(once.step(observation["code"]), np.sum(rewards, axis=0), atol=1e-3)
+    with pytest.raises(RuntimeError, match="ended after 3"):
+        iterative.step(np.zeros((2, 10), dtype=np.float32))
+
+
+def test_an_action_moves_the_code_by_the_correction(settings: dict[str, Any]) -> None:
+    simulator = make(settings, True, correction=0.25)
+    simulator.reset(np.random.default_rng(1).random((1, 6)))
+    before = simulator.observation()
+    simulator.step(np.full((1, 10), 0.5, dtype=np.float32))
+    after = simulator.observation()
+    assert isinstance(before, dict)
+    assert isinstance(after, dict)
+    np.testing.assert_allclose(after["code"] - before["code"], 0.125, atol=1e-6)
+
+
+def test_bf16_rendering_is_close_to_fp32(settings: dict[str, Any]) -> None:
+    uniforms, rewards = np.random.default_rng(1).random((4, 6)), []
+    for precision in ("fp32", "bf16"):
+        simulator = make(settings, precision=precision)
+        simulator.reset(uniforms)
+        rewards.append(simulator.step(np.zeros((4, 10), dtype=np.float32)))
+    np.testing.assert_allclose(rewards[0], rewards[1], atol=0.1)
+    assert not np.array_equal(rewards[0], rewards[1])
+
+
+def test_anisotropic_kernels_with_fixed_widths_and_angle(settings: dict[str, Any]) -> None:
+    simulator = make(settings, kernels="anisotropic", reduction="decimate")
+    options = {"kernel_width": [(4.0, 1.0), (1.0, 4.0)], "kernel_angle": [0.0, 0.0]}
+    kernels = simulator.draw(np.random.default_rng(0).random((2, 6)), options).kernels
+    rows, columns = kernels.kernels.sum(2), kernels.kernels.sum(1)
+    assert columns[0].max() < rows[0].max()  # broad along x: spread over the columns
+    torch.testing.assert_close(kernels.kernels[0], kernels.kernels[1].T)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"photoz": "x"}, "unknown environment setting 'photoz'.*renderer"),
+        ({"reference": "oracle"}, "unknown reference 'oracle'.*bicubic, predictor, none"),
+        ({"scale": 5}, "unknown scale 5.*2, 3, 4"),
+        ({"patch_size": 66}, "patch_size 66 does not fit scale 4"),
+        ({"patch_size": 16}, "patch_size 16 does not fit scale 4.*at least 32"),
+        ({"patch_size": 64.0}, "patch_size 64.0 is not a whole number"),
+        ({"patch_size": 512}, "smaller than the 512x512 needed"),
+        ({"reward": {"psnrr": 1}}, "unknown metric 'psnrr'.*lpips"),
+        ({"reward": {}}, "mapping"),
+        ({"info_metrics": ["nope"]}, "unknown metric 'nope'"),
+        ({"kernels": "motion"}, "unknown kernel family 'motion'.*isotropic, anisotropic"),
+        ({"reduction": "area"}, "unknown reduction 'area'"),
+        ({"widths": (2.0, 1.0)}, r"kernel widths \(2.0, 1.0\)"),
+        ({"device": "cuda:77"}, "cuda:77.*use 'cpu'"),
+        ({"device": "gpu"}, "unknown device 'gpu'"),
+        ({"precision": "fp8"}, "unknown precision 'fp8'.*fp32"),
+        ({"max_steps": 0}, "max_steps 0"),
+        ({"correction": 0.0}, "correction 0.0"),
+        ({"scale": 2, "patch_size": 64}, "for scale 4, not 2"),
+        ({"split": "validation"}, None),
+    ],
+)
+def test_wrong_settings_are_named(settings: dict[str, Any], changes: dict[str, Any], told: str | None) -> None:
+    if told is None:  # the split only concerns the bundled photos
+        with pytest.raises(ValueError, match="validation"):
+            make(settings, photos="bundled", **changes)
+        return
+    with pytest.raises(ValueError, match=told):
+        make(settings, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [({"photos": "/no/such/folder"}, "/no/such/folder"), ({"renderer": "amnet_xl_x4"}, "amnet_xl_x4.*amnet_l_x4")],
+)
+def test_missing_files_are_named(settings: dict[str, Any], changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(FileNotFoundError, match=told):
+        make(settings, **changes)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"blur": 1}, "unknown reset option 'blur'.*photo, crop, kernel_width, kernel_angle"),
+        ({"photo": 5}, r"photo 5 is outside 0\.\.4"),
+        ({"photo": "x.png"}, "unknown photo 'x.png'"),
+        ({"photo": [0, 1, 2]}, "3 entries for 2"),
+        ({"crop": (0, 400)}, "400"),
+        ({"crop": 3}, "crop=3 does not fit"),
+        ({"kernel_width": -1.0}, "positive"),
+        ({"kernel_width": float("nan")}, "positive"),
+        ({"kernel_width": "wide"}, "kernel_width='wide'"),
+    ],
+)
+def test_wrong_options_are_named(settings: dict[str, Any], options: dict[str, Any], told: str) -> None:
+    simulator = make(settings)
+    with pytest.raises(ValueError, match=told):
+        simulator.reset(np.random.default_rng(0).random((2, 6)), options)
+
+
+@pytest.mark.parametrize(
+    ("actions", "told"),
+    [
+        (np.zeros((2, 9), np.float32), r"action shape \(2, 9\).*\(2, 10\)"),
+        (np.zeros(10, np.float32), r"action shape \(10,\)"),
+        (np.full((2, 10), np.nan, np.float32), "nan is outside"),
+        (np.full((2, 10), 1.5, np.float32), "1.5 is outside"),
+        (np.full((2, 10), -np.inf, np.float32), "-inf is outside"),
+    ],
+)
+def test_wrong_actions_are_named_and_leave_the_episode_running(
+    settings: dict[str, Any], actions: np.ndarray, told: str
+) -> None:
+    simulator = make(settings)
+    with pytest.raises(RuntimeError, match="reset"):
+        simulator.step(np.zeros((2, 10), dtype=np.float32))
+    simulator.reset(np.random.default_rng(0).random((2, 6)))
+    with pytest.raises(ValueError, match=told):
+        simulator.step(actions)
+    assert simulator.step(np.zeros((2, 10), dtype=np.float32)).shape == (2,)
