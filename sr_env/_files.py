@@ -9,6 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def check_writable(folder: str | os.PathLike[str]) -> None:
+    """Create ``folder`` and a passing file in it, so that an unwritable one shows before the work and not after.
+
+    Raises:
+        OSError: The folder cannot be created or written, naming it.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
+
+
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` and rename it to ``path`` when the block ends without an error.

@@ -137,12 +137,14 @@ class KernelBasis(nn.Module):
         return math.isqrt(self.mean.numel())
 
     def encode(self, kernels: Tensor) -> Tensor:
-        """Kernels [B, K, K] -> codes [B, L]."""
-        return (kernels.flatten(1) - self.mean) @ self.components.T / self.scale
+        """Kernels [B, K, K] -> codes [B, L], in full precision under autocast too."""
+        with torch.autocast(kernels.device.type, enabled=False):
+            return (kernels.flatten(1) - self.mean) @ self.components.T / self.scale
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes [B, L] -> kernels [B, K, K]. They sum to one but may dip below zero, as any truncated PCA does."""
-        flat = self.mean + (codes * self.scale) @ self.components
+        with torch.autocast(codes.device.type, enabled=False):
+            flat = self.mean + (codes * self.scale) @ self.components
         return flat.unflatten(1, (self.kernel_size, self.kernel_size))
 
     def to_action(self, codes: Tensor) -> Tensor:
@@ -347,10 +349,12 @@ class Degradation:
     def reduce(self, hr: Tensor, kernels: Kernels) -> Tensor:
         """Blur and reduce without clamping or rounding: the linear operator, differentiable in ``hr``."""
         if kernels.taps is not None:
-            # Blur and reduction are separable: one matrix per axis does both, many times faster than convolving.
-            rows = _axis_operator(kernels.taps, hr.shape[-2], self.scale, self.reduction)
-            columns = _axis_operator(kernels.taps, hr.shape[-1], self.scale, self.reduction)
-            return rows[:, None] @ hr @ columns[:, None].mT
+            # A training step calls this under autocast, and bf16 products would be off by more than a grey level.
+            with torch.autocast(hr.device.type, enabled=False):
+                # Blur and reduction are separable: one matrix per axis does both, many times faster than convolving.
+                rows = _axis_operator(kernels.taps, hr.shape[-2], self.scale, self.reduction)
+                columns = _axis_operator(kernels.taps, hr.shape[-1], self.scale, self.reduction)
+                return rows[:, None] @ hr @ columns[:, None].mT
         blurred = blur(hr, kernels.kernels)
         if self.reduction == "decimate":
             return blurred[..., :: self.scale, :: self.scale]
@@ -403,6 +407,7 @@ def _axis_operator(taps: Tensor, length: int, scale: int, reduction: str) -> Ten
 def _axis_plan(length: int, scale: int, reduction: str, reach: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Bicubic reduction as a matrix [length/scale, length], and the source pixel of every (row, tap)."""
     positions = torch.arange(length, device=device)[:, None] + torch.arange(-reach, reach + 1, device=device)
-    identity = torch.eye(length, device=device)[None, None]
-    reducer = bicubic_resize(identity, (length // scale, length))[0, 0]
+    with torch.inference_mode(False):  # kept for later calls, among which one may need gradients
+        identity = torch.eye(length, device=device)[None, None]
+        reducer = bicubic_resize(identity, (length // scale, length))[0, 0]
     return reducer, positions.clamp_(0, length - 1)

@@ -52,7 +52,8 @@ def uses_bf16(precision: Precision, device: torch.device) -> bool:
     check_choice("precision", precision, PRECISIONS)
     if precision == "auto":
         if device.type == "cuda":
-            return torch.cuda.is_bf16_supported()
+            with torch.cuda.device(device):
+                return torch.cuda.is_bf16_supported(including_emulation=False)
         # AVX-512 BF16 and AMX; without them bf16 is emulated and slower than fp32.
         return bool(torch.cpu.get_capabilities().get("avx512_bf16", False)) if device.type == "cpu" else False
     return precision == "bf16"

@@ -5,6 +5,7 @@ The environment's reference reconstruction, the upscaler and the agents' actor s
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -88,3 +89,23 @@ class KernelPredictor(nn.Module):
             ValueError: A side is under 8 pixels.
         """
         return torch.tanh(self.head(self.features(lr)).float())
+
+    @torch.no_grad()
+    def act(self, observation: np.ndarray) -> np.ndarray:
+        """Act on what the environments show.
+
+        Args:
+            observation: LR images, uint8 [h, w, 3] or [N, h, w, 3].
+
+        Returns:
+            Actions, float32 in (-1, 1), [L] or [N, L].
+
+        Raises:
+            ValueError: A side is under 8 pixels.
+        """
+        device = next(self.parameters()).device
+        images = torch.from_numpy(observation).to(device)
+        single = images.ndim == 3
+        lr = (images[None] if single else images).movedim(-1, 1).float() / 255
+        actions = self(lr).cpu().numpy()
+        return actions[0] if single else actions

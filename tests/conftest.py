@@ -1,12 +1,19 @@
-"""Shared fixtures: one torch thread (two on tiny nets are ten times slower) and the optional data folder."""
+"""Shared fixtures: one torch thread (two on tiny nets are ten times slower), tiny networks, photos, the data folder."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
+
+from sr_env.checkpoint import save_checkpoint
+from sr_env.degradation import load_basis
+from sr_env.predictor import KernelPredictor
+from sr_env.renderers import AMNet
 
 torch.set_num_threads(1)
 
@@ -18,3 +25,37 @@ def shared_dir() -> Path:
     if not (path / "reference").is_dir():
         pytest.skip(f"no calibration data at {path}; set BLINDSR_SHARED to the folder that holds it")
     return path
+
+
+@pytest.fixture(scope="session")
+def random_photos() -> list[np.ndarray]:
+    """Five textured photos, uint8 [H, W, 3], 160 to 256 pixels a side: noise of several grain sizes over a ramp."""
+    rng = np.random.default_rng(0)
+    photos = []
+    for height, width in ((160, 200), (192, 192), (256, 180), (208, 256), (164, 232)):
+        ramp = np.add.outer(np.linspace(60, 110, height), np.linspace(0, 80, width))[..., None]
+        grains = [cv2.resize(rng.normal(0, 20, (height // g, width // g, 3)), (width, height)) for g in (2, 7, 24)]
+        photos.append(np.clip(ramp + np.sum(grains, axis=0), 0, 255).astype(np.uint8))
+    return photos
+
+
+@pytest.fixture(scope="session")
+def tiny_renderer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained x4 renderer, written as a checkpoint, whose modulation is not zero, so that the code matters."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = AMNet(scale=4, channels=8, blocks=1)
+        for block in network.body:
+            torch.nn.init.normal_(block.modulation.mlp[-1].weight, std=0.2)
+    path = tmp_path_factory.mktemp("renderer") / "tiny_renderer.safetensors"
+    return save_checkpoint(path, network, load_basis("isotropic", 4), 4, {})
+
+
+@pytest.fixture(scope="session")
+def tiny_predictor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained x4 predictor, written as a checkpoint."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        network = KernelPredictor(channels=8)
+    path = tmp_path_factory.mktemp("predictor") / "tiny_predictor.safetensors"
+    return save_checkpoint(path, network, load_basis("isotropic", 4), 4, {})
