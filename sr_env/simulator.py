@@ -8,6 +8,7 @@ and :meth:`Simulator.step` string these together into episodes. The environments
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -33,6 +34,11 @@ REFERENCES: tuple[str, ...] = ("bicubic", "predictor", "none")
 UNIFORMS_PER_SCENE = 6
 #: Longest episode that ``max_steps`` may ask for.
 MAX_STEPS = 64
+# A forked worker (AsyncVectorEnv, SubprocVecEnv) inherits torch's thread pool without its threads and would wait for
+# them forever; and with one process per environment, one thread each is what the cores can bear.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
 _OPTIONS = ("photo", "crop", "kernel_width", "kernel_angle")
 
 

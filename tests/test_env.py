@@ -140,6 +140,20 @@ def test_two_processes_with_one_seed_agree_bit_for_bit(small: dict[str, Any]) ->
     assert len(runs[0].splitlines()) == 4
 
 
+def test_forked_workers_run_after_the_parent_has_used_torchs_threads(small: dict[str, Any]) -> None:
+    code = (
+        "import sys, numpy as np, torch, gymnasium as gym\n"
+        "torch.set_num_threads(2); torch.rand(512, 512) @ torch.rand(512, 512)\n"
+        "settings = {'patch_size': 64, 'device': 'cpu', 'renderer': sys.argv[1]}\n"
+        "env = gym.make('BlindSR-v0', **settings); env.reset(seed=0); env.step(np.zeros(10, np.float32))\n"
+        "envs = gym.make_vec('BlindSR-v0', num_envs=2, vectorization_mode='async', **settings)\n"
+        "envs.reset(seed=0); print(envs.step(np.zeros((2, 10), np.float32))[1].shape); envs.close()\n"
+    )
+    command = [sys.executable, "-c", code, small["renderer"]]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "(2,)"
+
+
 def test_info_tells_every_term(small: dict[str, Any]) -> None:
     env = BlindSREnv(reward={"psnr": 1.0, "ssim": 10.0}, **small)
     _, info = env.reset(seed=0)
