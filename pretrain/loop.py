@@ -33,12 +33,13 @@ from sr_env._common import MIN_LR_SIZE
 from sr_env._files import atomic_write, check_writable
 from sr_env._provenance import command_line, commit, hardware, public_path
 from sr_env.checkpoint import save_checkpoint
-from sr_env.degradation import REPORTED_WIDTHS, Degradation, KernelBasis
+from sr_env.degradation import REPORTED_WIDTHS, Degradation, KernelBasis, quantize, soften
 from sr_env.devices import Precision, autocast, channels_last, resolve_device, uses_bf16
 from sr_env.metrics import create_metric
 from sr_env.photos import PhotoSource, augment, crops, open_photos, random_crops
 
 MAX_BAD_STEPS = 20
+UNIFORMS_PER_PATCH = 5
 _VALIDATION_CROP = 288
 
 
@@ -128,7 +129,7 @@ class Task(ABC):
         Args:
             network: The network to run, possibly compiled.
             hr: HR patches, float32 in [0, 1], [B, 3, P, P].
-            uniforms: Numbers in [0, 1) to draw the kernels from, [B, 3].
+            uniforms: Numbers in [0, 1), [B, 5]: three to draw the kernel from, two for the task's own use.
             step: Number of this step, from 0.
 
         Returns:
@@ -152,14 +153,24 @@ class HeldOut:
         degradation: How LR images are made.
         basis: Kernel basis for the true codes.
         device: Where they are kept.
+        softness: Where positive, every photo is also there softened by a Gaussian of this width in HR pixels.
     """
 
-    def __init__(self, photos: PhotoSource, degradation: Degradation, basis: KernelBasis, device: torch.device) -> None:
+    def __init__(
+        self,
+        photos: PhotoSource,
+        degradation: Degradation,
+        basis: KernelBasis,
+        device: torch.device,
+        softness: float = 0.0,
+    ) -> None:
         scale = degradation.scale
         side = min(_VALIDATION_CROP, *(min(shape) for shape in photos.shapes)) // scale * scale
         tops = np.array([(height - side) // 2 for height, _ in photos.shapes])
         lefts = np.array([(width - side) // 2 for _, width in photos.shapes])
         hr = to_images(crops(photos, np.arange(len(photos)), tops, lefts, side), device)
+        if softness > 0:
+            hr = torch.cat((hr, quantize(soften(hr, hr.new_full((len(hr),), softness)))))
         self.hr = hr
         self.psnr = create_metric("psnr", border=scale, device=device)
         self.sets: dict[float, tuple[Tensor, Tensor]] = {}
@@ -374,7 +385,7 @@ class Trainer:
             rng = np.random.default_rng([settings.seed, step])
             chosen = rng.choice(self.indices, settings.batch_size)
             patches = augment(random_crops(self.photos, chosen, rng, settings.patch_size), rng)
-            return patches, rng.random((settings.batch_size, 3))
+            return patches, rng.random((settings.batch_size, UNIFORMS_PER_PATCH))
 
         with ThreadPoolExecutor(1) as pool:
             coming = pool.submit(draw, self.step)

@@ -23,7 +23,7 @@ from pretrain.loop import HeldOut, Task, Trainer, TrainingSettings, compile_wher
 from sr_env._provenance import public_path
 from sr_env._script import run_script
 from sr_env.checkpoint import load_predictor, load_renderer
-from sr_env.degradation import Degradation
+from sr_env.degradation import Degradation, quantize, soften
 from sr_env.devices import channels_last, resolve_device
 from sr_env.photos import PhotoSource
 from sr_env.predictor import KernelPredictor
@@ -39,6 +39,9 @@ class Settings(TrainingSettings):
         code_steps: Steps on the code alone, before the renderer takes part.
         code_weight: Weight of the code's error once the renderer takes part.
         render_weight: Weight of the rendered picture's L1.
+        softness: Half of the patches are softened first, by a Gaussian of a width uniform up to this in HR pixels.
+            Photographs differ in their own sharpness, and a predictor that has only seen sharp ones takes softness of
+            the scene for blur of the camera; over-estimated blur costs most.
         target: What the rendered picture is compared with: the rendering by the true kernel, or HR.
     """
 
@@ -50,6 +53,7 @@ class Settings(TrainingSettings):
     code_steps: int = 10_000
     code_weight: float = 0.05
     render_weight: float = 10.0
+    softness: float = 1.5
     target: Literal["true_kernel", "hr"] = "true_kernel"
 
 
@@ -71,7 +75,7 @@ class PredictorTask(Task):
         else:
             started = load_predictor(settings.start, scale=self.scale, basis=self.basis, device=device)
             self.network = started.network.requires_grad_(True).train()
-        self.held_out = HeldOut(held_out, self.degradation, self.basis, device)
+        self.held_out = HeldOut(held_out, self.degradation, self.basis, device, softness=settings.softness / 2)
         self.true_psnr = self.held_out.score(self.renderer, prefix="psnr_true_kernel")[0]["psnr_true_kernel"]
         self.renderer_card = checkpoint.card
 
@@ -79,6 +83,8 @@ class PredictorTask(Task):
         self, network: nn.Module, hr: Tensor, uniforms: np.ndarray, step: int
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Mean squared error of the code; after ``code_steps`` mainly the L1 of the rendered picture."""
+        widths = self.settings.softness * np.maximum(0, 2 * uniforms[:, 3] - 1)
+        hr = quantize(soften(hr, torch.from_numpy(widths).to(hr)))
         kernels = self.degradation.draw(uniforms, hr.device)
         lr = self.degradation(hr, kernels).contiguous(memory_format=torch.channels_last)
         true_code = self.basis.encode(kernels.kernels)

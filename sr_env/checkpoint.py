@@ -71,7 +71,7 @@ def save_checkpoint(
         The path written.
 
     Raises:
-        ValueError: The path does not end in ``.safetensors``, or the network is neither kind.
+        ValueError: The path does not end in ``.safetensors``, or the network is neither kind or for another scale.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -81,6 +81,8 @@ def save_checkpoint(
         raise ValueError(
             f"{type(network).__name__} is neither a renderer nor a predictor: save an AMNet or KernelPredictor"
         )
+    if getattr(network, "scale", scale) != scale:
+        raise ValueError(f"the renderer is for scale {network.scale}, not {scale}: give its own scale")
     full = {
         "kind": kind,
         "architecture": network.architecture,

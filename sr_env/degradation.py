@@ -371,6 +371,23 @@ def bicubic_resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(images, size=size, mode="bicubic", antialias=True)
 
 
+def soften(images: Tensor, widths: Tensor) -> Tensor:
+    """Blur each image by an isotropic Gaussian of its own width, replicating the border.
+
+    Photographs differ in how sharp they are before any degradation; this makes sharp ones softer.
+
+    Args:
+        images: Shape [B, C, H, W].
+        widths: Standard deviations in pixels, shape [B]; one near zero leaves its image as it is.
+
+    Returns:
+        Shape [B, C, H, W].
+    """
+    taps = gaussian_taps(widths.clamp_min(0.1))  # at a tenth of a pixel the kernel is a single tap
+    rows, columns = (_axis_operator(taps, length, 1, "decimate") for length in images.shape[-2:])
+    return rows[:, None] @ images @ columns[:, None].mT
+
+
 def blur(images: Tensor, kernels: Tensor) -> Tensor:
     """Correlate each image with its own kernel by FFT, replicating the border.
 
@@ -406,8 +423,8 @@ def _axis_operator(taps: Tensor, length: int, scale: int, reduction: str) -> Ten
 @lru_cache(maxsize=64)
 def _axis_plan(length: int, scale: int, reduction: str, reach: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Bicubic reduction as a matrix [length/scale, length], and the source pixel of every (row, tap)."""
-    positions = torch.arange(length, device=device)[:, None] + torch.arange(-reach, reach + 1, device=device)
     with torch.inference_mode(False):  # kept for later calls, among which one may need gradients
+        positions = torch.arange(length, device=device)[:, None] + torch.arange(-reach, reach + 1, device=device)
         identity = torch.eye(length, device=device)[None, None]
         reducer = bicubic_resize(identity, (length // scale, length))[0, 0]
     return reducer, positions.clamp_(0, length - 1)
