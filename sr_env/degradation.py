@@ -349,12 +349,7 @@ class Degradation:
     def reduce(self, hr: Tensor, kernels: Kernels) -> Tensor:
         """Blur and reduce without clamping or rounding: the linear operator, differentiable in ``hr``."""
         if kernels.taps is not None:
-            # A training step calls this under autocast, and bf16 products would be off by more than a grey level.
-            with torch.autocast(hr.device.type, enabled=False):
-                # Blur and reduction are separable: one matrix per axis does both, many times faster than convolving.
-                rows = _axis_operator(kernels.taps, hr.shape[-2], self.scale, self.reduction)
-                columns = _axis_operator(kernels.taps, hr.shape[-1], self.scale, self.reduction)
-                return rows[:, None] @ hr @ columns[:, None].mT
+            return _separable(hr, kernels.taps, self.scale, self.reduction)
         blurred = blur(hr, kernels.kernels)
         if self.reduction == "decimate":
             return blurred[..., :: self.scale, :: self.scale]
@@ -384,8 +379,7 @@ def soften(images: Tensor, widths: Tensor) -> Tensor:
         Shape [B, C, H, W].
     """
     taps = gaussian_taps(widths.clamp_min(0.1))  # at a tenth of a pixel the kernel is a single tap
-    rows, columns = (_axis_operator(taps, length, 1, "decimate") for length in images.shape[-2:])
-    return rows[:, None] @ images @ columns[:, None].mT
+    return _separable(images, taps, 1, "decimate")
 
 
 def blur(images: Tensor, kernels: Tensor) -> Tensor:
@@ -405,6 +399,14 @@ def blur(images: Tensor, kernels: Tensor) -> Tensor:
     size = padded.shape[-2:]
     spectrum = torch.fft.rfft2(padded) * torch.fft.rfft2(kernels, s=size).conj()[:, None]
     return torch.fft.irfft2(spectrum, s=size)[..., : images.shape[-2], : images.shape[-1]]
+
+
+def _separable(images: Tensor, taps: Tensor, scale: int, reduction: str) -> Tensor:
+    """Blur and reduce by one matrix per axis, many times faster than convolving: [B, C, H, W] -> [B, C, H/s, W/s]."""
+    # A training step calls this under autocast, and bf16 products would be off by more than a grey level.
+    with torch.autocast(images.device.type, enabled=False):
+        rows, columns = (_axis_operator(taps, length, scale, reduction) for length in images.shape[-2:])
+        return rows[:, None] @ images @ columns[:, None].mT
 
 
 def _axis_operator(taps: Tensor, length: int, scale: int, reduction: str) -> Tensor:
