@@ -20,7 +20,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from sr_env._files import atomic_write
+from sr_env._files import atomic_write, check_writable
 from sr_env._script import run_script
 from sr_env.checkpoint import load_predictor, load_renderer
 from sr_env.degradation import REPORTED_WIDTHS, Degradation, bicubic_resize, quantize
@@ -141,6 +141,8 @@ def table(figures: Figures, settings: Settings) -> Table:
 def main(settings: Settings) -> Figures:
     """Measure, print the table, and write the figures."""
     console = Console()
+    if settings.out is not None:
+        check_writable(settings.out.parent)
     figures = measure(settings, console)
     console.print(table(figures, settings))
     if settings.out is not None:

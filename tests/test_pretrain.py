@@ -1,0 +1,557 @@
+"""The training loop: it learns, exports, resumes exactly, and stops cleanly on everything that can go wrong."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from torch import nn
+
+import pretrain.loop as loop
+from pretrain import train_amnet, train_predictor
+from pretrain.loop import MAX_BAD_STEPS, Trainer, split_photos, to_images
+from sr_env.checkpoint import load_predictor, load_renderer, read_card
+from sr_env.degradation import Degradation, load_basis
+from sr_env.photos import crops, open_photos
+from sr_env.renderers import amnet
+
+
+@pytest.fixture(scope="module")
+def folder(random_photos: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("photos")
+    for number, photo in enumerate(random_photos):
+        Image.fromarray(photo).save(path / f"{number}.png")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network of 8 channels by the name of amnet_l, and small validation crops."""
+    monkeypatch.setattr(amnet, "SIZES", {**amnet.SIZES, "amnet_l": {"channels": 8, "blocks": 1}})
+    monkeypatch.setattr(loop, "_VALIDATION_CROP", 48)
+
+
+@pytest.fixture
+def settings(folder: Path, tmp_path: Path) -> train_amnet.Settings:
+    return train_amnet.Settings(
+        out=tmp_path / "run",
+        data=str(folder),
+        steps=6,
+        batch_size=2,
+        patch_size=64,
+        warmup_steps=2,
+        ema=0.9,
+        device="cpu",
+        precision="fp32",
+        compile=False,
+        checkpoint_minutes=1e9,
+        validate_every=3,
+        validation_photos=2,
+    )
+
+
+def trainer(settings: train_amnet.Settings, task: Any = None) -> Trainer:
+    photos, indices, held_out = split_photos(settings)
+    return Trainer(task or train_amnet.AMNetTask(settings, held_out), settings, photos, indices, quiet())
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+def told(run: Trainer) -> str:
+    assert isinstance(run.console.file, io.StringIO)
+    return run.console.file.getvalue()
+
+
+def state(run: Trainer) -> dict[str, torch.Tensor]:
+    """Everything that a step changes: weights, average, moments."""
+    tensors = {f"network.{k}": v for k, v in run.task.network.state_dict().items()}
+    tensors |= {f"average.{k}": v for k, v in run.average.state_dict().items()}
+    for number, moments in run.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{k}": v for k, v in moments.items()}
+    return {name: value.clone() for name, value in tensors.items()}
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+class Interrupted(train_amnet.AMNetTask):
+    """Does something in the midst of a step's loss."""
+
+    def __init__(self, settings: train_amnet.Settings, at: int, what: Any) -> None:
+        super().__init__(settings, split_photos(settings)[2])
+        self.at, self.what = at, what
+
+    def loss(self, network: nn.Module, hr: torch.Tensor, uniforms: np.ndarray, step: int) -> Any:
+        if step == self.at:
+            self.what()
+        return super().loss(network, hr, uniforms, step)
+
+
+# --------------------------------------------------------------------------------------------------------- learning
+
+
+def test_amnet_learns_a_fixed_batch(settings: train_amnet.Settings) -> None:
+    settings = replace(settings, steps=60, warmup_steps=5, learning_rate=3e-3)
+    run = trainer(settings)
+    batch = next(run._batches())
+    losses = []
+    for _ in range(60):
+        losses.append(float(run._update(*batch)["loss"]))
+        run.step += 1
+    assert losses[-1] < 0.93 * losses[0]
+    assert np.mean(losses[-10:]) < np.mean(losses[25:35]) < np.mean(losses[:10])
+
+
+def test_predictor_learns_a_fixed_batch_through_the_renderer(
+    settings: train_amnet.Settings, tiny_renderer: Path
+) -> None:
+    shared = {k: v for k, v in vars(settings).items() if k not in ("size", "scale")}
+    own = train_predictor.Settings(
+        **{**shared, "learning_rate": 2e-3, "steps": 60}, renderer=str(tiny_renderer), code_steps=30
+    )
+    task = train_predictor.PredictorTask(own, split_photos(own)[2])
+    run = trainer(own, task)  # type: ignore[arg-type]
+    before = {k: v.clone() for k, v in task.renderer.state_dict().items()}
+    batch = next(run._batches())
+    logs = []
+    for _ in range(60):
+        logs.append({k: float(v) for k, v in run._update(*batch).items()})
+        run.step += 1
+    assert logs[-1]["code"] < 0.5 * logs[0]["code"]
+    assert "render" not in logs[29]
+    assert logs[-1]["render"] < 0.8 * logs[30]["render"]
+    assert all(torch.equal(before[k], v) for k, v in task.renderer.state_dict().items())  # frozen
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_steps_of_the_predictor_see_8_bit_images_in_any_precision(
+    settings: train_amnet.Settings, tiny_renderer: Path, precision: Any
+) -> None:
+    shared = {k: v for k, v in vars(settings).items() if k not in ("size", "scale")}
+    own = train_predictor.Settings(**{**shared, "precision": precision}, renderer=str(tiny_renderer), code_steps=1)
+    run = trainer(own, train_predictor.PredictorTask(own, split_photos(own)[2]))  # type: ignore[arg-type]
+    seen: list[torch.Tensor] = []
+    run.task.network.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
+    for batch in run._batches():
+        run._update(*batch)
+        run.step += 1
+    assert run.bad_steps == 0
+    assert len(seen) == own.steps
+    for lr in seen:
+        assert lr.dtype == torch.float32
+        torch.testing.assert_close(lr * 255, (lr * 255).round(), atol=1e-4, rtol=0)
+
+
+def test_loss_is_l1_of_what_the_true_code_renders(settings: train_amnet.Settings) -> None:
+    task = trainer(settings).task
+    hr, uniforms = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)), np.full((2, 3), 0.25)
+    degradation = Degradation(4)
+    kernels = degradation.build(np.full(2, 0.2 + 0.25 * 3.8))
+    with torch.no_grad():
+        sr = task.network(degradation(hr, kernels), load_basis("isotropic", 4).encode(kernels.kernels))
+        loss, _ = task.loss(task.network, hr, uniforms, 0)
+    assert float(loss) == pytest.approx(float((sr - hr).abs().mean()), rel=1e-5)
+
+
+def test_learning_rate_rises_then_falls_along_a_cosine(settings: train_amnet.Settings) -> None:
+    run = trainer(replace(settings, steps=110, warmup_steps=10, learning_rate=1e-3, final_lr_ratio=0.1))
+    rates = [run._rate(step) for step in range(111)]
+    assert rates[0] == pytest.approx(1e-4)
+    assert rates[9] == rates[10] == pytest.approx(1e-3)
+    assert rates[60] == pytest.approx(0.55e-3)
+    assert rates[110] == pytest.approx(1e-4)
+    assert all(a < b for a, b in pairwise(rates[:10]))
+    assert all(a > b for a, b in pairwise(rates[10:]))
+
+
+def test_average_is_the_exponential_moving_average(settings: train_amnet.Settings) -> None:
+    run = trainer(settings)
+    wanted = None
+    for batch in run._batches():
+        run._update(*batch)
+        run.step += 1
+        now = run.task.network.head.weight.detach().clone()
+        wanted = now if wanted is None else 0.9 * wanted + 0.1 * now
+    assert wanted is not None
+    torch.testing.assert_close(run.average.module.head.weight, wanted, atol=1e-7, rtol=1e-5)
+    assert not torch.equal(run.average.module.head.weight, now)
+
+
+# ------------------------------------------------------------------------------------------------------------- data
+
+
+def test_a_batch_depends_on_seed_and_step_alone(settings: train_amnet.Settings) -> None:
+    run = trainer(settings)
+    whole = list(run._batches())
+    assert len(whole) == 6
+    run.step = 4
+    late = list(run._batches())
+    assert len(late) == 2
+    for (patches, uniforms), (again, uniforms_again) in zip(whole[4:], late, strict=True):
+        np.testing.assert_array_equal(patches, again)
+        np.testing.assert_array_equal(uniforms, uniforms_again)
+    assert whole[0][0].shape == (2, 64, 64, 3)
+    assert whole[0][0].dtype == np.uint8
+    assert not np.array_equal(whole[0][0], whole[1][0])
+    other = next(trainer(replace(settings, seed=1))._batches())
+    assert not np.array_equal(other[1], whole[0][1])
+
+
+def test_held_out_photos_are_never_trained_on(settings: train_amnet.Settings) -> None:
+    source, indices, held_out = split_photos(settings)
+    kept = [photo.tobytes() for photo in held_out]
+    assert len(held_out) == 2
+    assert len(indices) == 3
+    assert not any(source[int(i)].tobytes() in kept for i in indices)
+    again = split_photos(replace(settings, seed=5))
+    np.testing.assert_array_equal(again[1], indices)
+
+
+def test_bundled_split() -> None:
+    source, indices, held_out = split_photos(train_amnet.Settings(data="bundled", patch_size=64))
+    assert len(indices) == len(source) > 5
+    names = {source.names[int(i)] for i in indices}
+    assert len(held_out) > 1
+    assert names.isdisjoint(held_out.names)
+
+
+def test_held_out_score(random_photos: list[np.ndarray]) -> None:
+    """PSNR-Y of a known error, by its formula; crops are central; LR and codes are those of the width."""
+    degradation, basis = Degradation(4), load_basis("isotropic", 4)
+    photos = open_photos(random_photos[:2])
+    held = loop.HeldOut(photos, degradation, basis, torch.device("cpu"))
+    tops = np.array([(h - 48) // 2 for h, _ in photos.shapes])
+    lefts = np.array([(w - 48) // 2 for _, w in photos.shapes])
+    torch.testing.assert_close(held.hr, to_images(crops(photos, np.arange(2), tops, lefts, 48), torch.device("cpu")))
+    seen = []
+
+    def render(lr: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
+        seen.append((lr, code))
+        return (held.hr + 0.02).clamp(0, 1)  # all channels brighter: Y rises by 0.02 * 219 / 255
+
+    figures, picture = held.score(render, prefix="x")
+    error = (held.hr + 0.02).clamp(0, 1) - held.hr
+    y = (error * torch.tensor([65.481, 128.553, 24.966])[:, None, None] / 255).sum(1)[:, 4:-4, 4:-4]
+    wanted = float((-10 * y.square().mean((1, 2)).log10()).mean())
+    assert list(figures) == ["x", "x_0.2", "x_1.3", "x_2.6"]
+    assert all(value == pytest.approx(wanted, abs=0.01) for value in figures.values())
+    assert picture.shape == (3, 48, 96)
+    kernels = degradation.build(np.full(2, 1.3))
+    assert torch.equal(seen[1][0], degradation(held.hr, kernels))
+    assert torch.equal(seen[1][1], basis.encode(kernels.kernels))
+
+
+# ----------------------------------------------------------------------------------------------------------- export
+
+
+def test_run_exports_weights_and_a_full_card(settings: train_amnet.Settings) -> None:
+    run = trainer(settings)
+    figures = run.run()
+    assert set(figures) == {"psnr", "psnr_0.2", "psnr_1.3", "psnr_2.6"}
+    loaded = load_renderer(run.weights, scale=4)
+    card = loaded.card
+    assert run.weights.name == "amnet_l_x4.safetensors"
+    assert json.loads(run.weights.with_suffix(".json").read_text()) == card
+    assert card["steps"] in (3, 6)
+    assert card["seed"] == 0
+    assert card["torch"] == torch.__version__
+    assert card["photos"] == 3
+    assert card["losses"] == {"l1": 1.0}
+    assert card["validation"].keys() == figures.keys()
+    assert re.fullmatch(r"[0-9a-f]{12}\+?|unknown", card["commit"])
+    for key in ("seconds", "hardware", "command", "licence", "kernels", "widths", "parameters"):
+        assert key in card, key
+    assert card["settings"]["batch_size"] == 2
+    # A card goes out into the world: of absolute paths it keeps the end alone.
+    assert card["settings"]["out"] == f"{settings.out.parent.name}/run"
+    assert str(settings.out.parent.parent) not in json.dumps(card)
+    assert sorted(p.name for p in settings.out.iterdir()) == [
+        "amnet_l_x4.json",
+        "amnet_l_x4.safetensors",
+        "checkpoint.pt",
+        "tb",
+    ]
+    assert any(p.name.startswith("events") for p in (settings.out / "tb").iterdir())
+    assert "3 photos, steps 0 to 6, cpu fp32" in told(run)
+
+
+def test_predictor_run_exports_for_its_renderer(settings: train_amnet.Settings, tiny_renderer: Path) -> None:
+    shared = {k: v for k, v in vars(settings).items() if k not in ("size", "scale")}
+    own = train_predictor.Settings(**{**shared, "steps": 2}, renderer=str(tiny_renderer), code_steps=1)
+    figures = train_predictor.main(own)
+    assert "psnr_true_kernel" in figures
+    basis = load_renderer(tiny_renderer).basis
+    loaded = load_predictor(own.out / "predictor_x4.safetensors", scale=4, basis=basis)
+    assert re.match(r"\w+/tiny_renderer\.safetensors, ", loaded.card["renderer"])
+    # And training goes on from it.
+    start = replace(own, out=own.out / "next", start=str(loaded.path), steps=1, target="hr", code_steps=0)
+    assert train_predictor.main(start)["psnr"] == pytest.approx(figures["psnr"], abs=1.0)
+
+
+def test_the_best_weights_are_exported(settings: train_amnet.Settings) -> None:
+    run = trainer(replace(settings, validate_every=1))
+    scores = iter([3.0, 9.0, 5.0, float("nan"), 9.0, 8.0])
+    averages = []
+
+    def validate(network: nn.Module) -> tuple[dict[str, float], torch.Tensor]:
+        assert not network.training
+        averages.append({k: v.clone() for k, v in network.state_dict().items()})
+        return {"psnr": next(scores)}, torch.zeros(3, 4, 4)
+
+    run.task.validate = validate  # type: ignore[method-assign]
+    assert run.run() == {"psnr": 8.0}
+    loaded = load_renderer(run.weights)
+    assert loaded.card["steps"] == 2
+    assert loaded.card["validation"] == {"psnr": 9.0}
+    assert all(torch.equal(v, averages[1][k]) for k, v in loaded.network.state_dict().items())
+
+
+# ----------------------------------------------------------------------------------------------------------- resume
+
+
+def test_resume_equals_a_run_never_stopped(settings: train_amnet.Settings, tmp_path: Path) -> None:
+    whole = trainer(settings)
+    whole.run()
+    part = replace(settings, out=tmp_path / "stopped")
+    stopped = trainer(part, Interrupted(part, 3, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    assert stopped.step == 4  # the step under way is finished
+    assert "stopped at step 4" in told(stopped)
+    resumed = trainer(replace(part, resume=True))
+    assert resumed.step == 4
+    assert_same(state(resumed), state(stopped))
+    resumed.run()
+    assert_same(state(resumed), state(whole))
+    assert resumed.best == whole.best
+    one, other = load_renderer(whole.weights), load_renderer(resumed.weights)
+    assert_same(dict(one.network.state_dict()), dict(other.network.state_dict()))
+    assert one.card["steps"] == other.card["steps"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_save(settings: train_amnet.Settings, number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    run = trainer(settings, Interrupted(settings, 1, lambda: os.kill(os.getpid(), number)))
+    with pytest.raises(KeyboardInterrupt):
+        run.run()
+    assert signal.getsignal(number) is before
+    assert torch.load(run.checkpoint, weights_only=True)["step"] == 2
+    assert "add --resume" in told(run)
+
+
+def test_a_second_ctrl_c_stops_at_once_and_saves_no_half_step(settings: train_amnet.Settings) -> None:
+    def twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    run = trainer(settings, Interrupted(settings, 1, twice))
+    with pytest.raises(KeyboardInterrupt):
+        run.run()
+    assert run.step == 1
+    assert not run.checkpoint.exists()
+
+
+def test_training_in_a_thread(settings: train_amnet.Settings) -> None:
+    """Signals belong to the main thread; elsewhere training goes without them."""
+    run, figures = trainer(replace(settings, steps=1)), []
+    thread = threading.Thread(target=lambda: figures.append(run.run()))
+    thread.start()
+    thread.join()
+    assert "psnr" in figures[0]
+
+
+def test_checkpoints_by_the_clock(settings: train_amnet.Settings) -> None:
+    steps = []
+    run = trainer(replace(settings, checkpoint_minutes=0))
+    save = run._save
+    run._save = lambda: (steps.append(run.step), save())[1]  # type: ignore[method-assign, func-returns-value]
+    run.run()
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_resuming_a_finished_run_scores_it_again(settings: train_amnet.Settings) -> None:
+    figures = trainer(settings).run()
+    done = trainer(replace(settings, resume=True))
+    before = state(done)
+    assert done.run() == figures
+    assert "nothing left to train" in told(done)
+    assert_same(state(done), before)
+
+
+def test_overwriting_and_resuming_nothing_are_refused(settings: train_amnet.Settings) -> None:
+    with pytest.raises(FileNotFoundError, match="nothing to resume"):
+        trainer(replace(settings, resume=True))
+    trainer(replace(settings, steps=1)).run()
+    with pytest.raises(FileExistsError, match="add --resume to go on"):
+        trainer(settings)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "other network", "other state"])
+def test_damaged_checkpoint_is_one_clear_error(settings: train_amnet.Settings, damage: str) -> None:
+    run = trainer(settings)
+    run._save()
+    content = run.checkpoint.read_bytes()
+    if damage == "cut":
+        run.checkpoint.write_bytes(content[: len(content) // 2])
+    elif damage == "empty":
+        run.checkpoint.write_bytes(b"")
+    elif damage == "text":
+        run.checkpoint.write_text("hello")
+    elif damage == "other network":
+        settings = replace(settings, size="amnet")
+    else:
+        torch.save({"network": run.task.network.state_dict()}, run.checkpoint)
+    with pytest.raises(ValueError, match=r"cannot resume from .* damaged or of another network; delete it") as caught:
+        trainer(replace(settings, resume=True))
+    assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------------------------------------------- what can fail
+
+
+class Sick(train_amnet.AMNetTask):
+    """Its loss is not finite at some steps."""
+
+    def __init__(self, settings: train_amnet.Settings, steps: set[int], value: float = float("nan")) -> None:
+        super().__init__(settings, split_photos(settings)[2])
+        self.steps, self.value = steps, value
+
+    def loss(self, network: nn.Module, hr: torch.Tensor, uniforms: np.ndarray, step: int) -> Any:
+        loss, logs = super().loss(network, hr, uniforms, step)
+        return loss * (self.value if step in self.steps else 1.0), logs
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_step_that_is_not_finite_changes_nothing(settings: train_amnet.Settings, value: float) -> None:
+    run = trainer(settings, Sick(settings, {2, 3}, value))
+    for number, batch in enumerate(run._batches()):
+        before = state(run)
+        run._update(*batch)
+        run.step += 1
+        if number in (2, 3):
+            assert_same(state(run), before)
+            assert run.bad_steps == number - 1
+        else:
+            assert not torch.equal(state(run)["network.head.weight"], before["network.head.weight"])
+            assert run.bad_steps == 0
+
+
+def test_too_many_bad_steps_end_the_run(settings: train_amnet.Settings) -> None:
+    settings = replace(settings, steps=MAX_BAD_STEPS + 9, validate_every=1000)
+    run = trainer(settings, Sick(settings, set(range(2, 10**3))))
+    with pytest.raises(FloatingPointError, match=r"lower --learning-rate$"):  # nothing saved, nothing to resume from
+        run.run()
+    assert run.step == 2 + MAX_BAD_STEPS - 1
+    run._save()
+    resumed = trainer(replace(settings, resume=True), Sick(settings, set(range(10**3))))
+    resumed.step = 0
+    with pytest.raises(FloatingPointError, match=r"and --resume from .*checkpoint\.pt"):
+        resumed.run()
+
+
+def test_gradients_are_clipped(settings: train_amnet.Settings) -> None:
+    run = trainer(replace(settings, clip=1e-3))
+    run._update(*next(run._batches()))
+    norm = torch.sqrt(sum(p.grad.square().sum() for p in run.task.network.parameters()))  # type: ignore[arg-type, union-attr, misc]
+    assert float(norm) == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_too_few_photos(settings: train_amnet.Settings, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds 5 usable photos, too few to hold 3 out"):
+        split_photos(replace(settings, validation_photos=3))
+    with pytest.raises(FileNotFoundError):
+        split_photos(replace(settings, data=str(tmp_path / "nowhere")))
+
+
+def test_unwritable_out(settings: train_amnet.Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        trainer(replace(settings, out=tmp_path / "file" / "run"))
+
+
+@pytest.mark.parametrize("patch", [62, 28])
+def test_patch_that_does_not_suit_the_scale(settings: train_amnet.Settings, patch: int) -> None:
+    with pytest.raises(ValueError, match=f"patch_size {patch} does not suit scale 4: give a multiple of 4 from 32"):
+        trainer(replace(settings, patch_size=patch))
+    assert not settings.out.exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"batch_size": 0},
+        {"patch_size": -4},
+        {"validate_every": 0},
+        {"validation_photos": 0},
+        {"learning_rate": float("nan")},
+        {"learning_rate": -1.0},
+        {"warmup_steps": -1},
+        {"final_lr_ratio": 2.0},
+        {"ema": 1.0},
+        {"clip": 0.0},
+        {"checkpoint_minutes": -1.0},
+    ],
+)
+def test_settings_out_of_range(settings: train_amnet.Settings, wrong: dict[str, Any]) -> None:
+    (name, value) = next(iter(wrong.items()))
+    with pytest.raises(ValueError, match=f"^{name} is {value}"):
+        replace(settings, **wrong)
+
+
+def test_training_goes_on_without_a_compiler(settings: train_amnet.Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(function: Any) -> Any:
+        def call(*args: Any) -> None:
+            raise RuntimeError("no compiler\nand much more")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    loop.compiles.cache_clear()
+    with pytest.warns(UserWarning, match="uncompiled, torch.compile fails here: RuntimeError: no compiler$"):
+        run = trainer(replace(settings, compile=True, steps=1))
+    assert run.network is run.task.network
+    run.run()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # said once
+        assert not loop.compiles("cpu")
+    loop.compiles.cache_clear()
+
+
+def test_script_end_to_end(folder: Path, tmp_path: Path) -> None:
+    """As typed by a user, with a mistake first: one line, then a run."""
+    script = str(Path(loop.__file__).with_name("train_amnet.py"))
+    base = [sys.executable, script, "--data", str(folder), "--out", str(tmp_path / "run"), "--no-compile"]
+    base += ["--steps", "1", "--batch-size", "1", "--patch-size", "32", "--precision", "fp32", "--device", "cpu"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    bad = subprocess.run(base, capture_output=True, text=True, env=env)
+    assert bad.returncode == 2
+    assert bad.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert "too few to hold 16 out" in bad.stderr
+    good = subprocess.run([*base, "--validation-photos", "1"], capture_output=True, text=True, env=env)
+    assert good.returncode == 0, good.stderr
+    card = read_card(tmp_path / "run" / "amnet_l_x4.safetensors")
+    assert card["command"].startswith(f"python pretrain/train_amnet.py --data {folder.parent.name}/{folder.name}")
+    assert card["parameters"] == 396_528
