@@ -26,7 +26,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
 from sr_env._common import MIN_LR_SIZE
@@ -38,6 +38,7 @@ from sr_env.devices import Precision, autocast, channels_last, resolve_device, u
 from sr_env.metrics import create_metric
 from sr_env.photos import PhotoSource, augment, crops, open_photos, random_crops
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
 MAX_BAD_STEPS = 20
 UNIFORMS_PER_PATCH = 5
 _VALIDATION_CROP = 288
@@ -246,6 +247,18 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
+def moving_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    """Update of an exponential moving average whose decay rises to its value, so that short runs forget their start."""
+
+    @torch.no_grad()
+    def update(averages: Tensors, values: Tensors, count: Tensor | int) -> None:
+        updates = int(count)
+        now = min(decay, (1 + updates) / (10 + updates))
+        torch._foreach_lerp_(averages, values, 1 - now)
+
+    return update
+
+
 @contextmanager
 def stop_requests() -> Iterator[threading.Event]:
     """Yield an event that Ctrl-C or SIGTERM sets, so that a run stops between two steps; a second one stops at once.
@@ -310,7 +323,7 @@ class Trainer:
         check_writable(settings.out)
 
         network = channels_last(task.network)
-        self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))
+        self.average = AveragedModel(network, multi_avg_fn=moving_average(settings.ema))
         parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=0.0, fused=True)
         self.step, self.seconds, self.best, self.bad_steps = 0, 0.0, -math.inf, 0

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pretrain.loop import HeldOut, Task, Trainer, TrainingSettings, split_photos
 from sr_env._script import run_script
+from sr_env.checkpoint import load_renderer
 from sr_env.degradation import Degradation, load_basis
 from sr_env.devices import resolve_device
 from sr_env.photos import PhotoSource
@@ -30,11 +31,13 @@ class Settings(TrainingSettings):
     Attributes:
         size: "amnet" (1.5 M parameters) or "amnet_l" (0.4 M).
         scale: Magnification, 2, 3 or 4.
+        start: Name or path of a renderer of this size to start from; None starts from scratch.
     """
 
     out: Path = Path("runs/amnet")
     size: Literal["amnet", "amnet_l"] = "amnet_l"
     scale: int = 4
+    start: str | None = None
 
 
 class AMNetTask(Task):
@@ -48,6 +51,11 @@ class AMNetTask(Task):
         self.scale = settings.scale
         self.name = f"{settings.size}_x{settings.scale}"
         self.network = create_amnet(settings.size, settings.scale).to(device)
+        if settings.start is not None:
+            started = load_renderer(settings.start, scale=settings.scale, device=device)
+            if started.network.architecture != self.network.architecture:
+                raise ValueError(f"renderer {settings.start!r} is of another size than {settings.size}: change --size")
+            self.network.load_state_dict(started.network.state_dict())
         self.held_out = HeldOut(held_out, self.degradation, self.basis, device)
 
     def loss(

@@ -12,6 +12,10 @@ CODE_LENGTH = 10
 MIN_LR_SIZE = 8
 
 
+class WeightsUnavailable(RuntimeError):
+    """Pretrained weights that a metric needs cannot be had; the message says what was tried and what helps."""
+
+
 def check_choice(what: str, value: object, choices: Iterable[object]) -> None:
     """Raise ``ValueError`` naming the value and the valid ones unless ``value`` is one of ``choices``."""
     choices = tuple(choices)

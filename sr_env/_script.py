@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import tyro
 
+from sr_env._common import WeightsUnavailable
+
 Settings = TypeVar("Settings")
 
 
@@ -22,6 +24,6 @@ def run_script(settings: type[Settings], main: Callable[[Settings], Any]) -> Non
         main(parsed)
     except KeyboardInterrupt:
         sys.exit(130)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, WeightsUnavailable) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

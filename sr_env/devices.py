@@ -26,6 +26,8 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"unknown device {name!r}: choose auto, cpu, cuda or cuda:N") from error
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device {str(name)!r} asked for, but this machine has no Metal device: use 'cpu' or 'auto'")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(
             f"device {str(name)!r} asked for, but torch sees {torch.cuda.device_count()} CUDA devices: "

@@ -44,6 +44,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from sr_env._common import WeightsUnavailable
 from sr_env._files import atomic_write
 
 # torchvision's layout of `features`: output channels of a 3x3 convolution with its ReLU, "M" for a 2x2 max pooling.
@@ -376,7 +377,7 @@ def _resolve(arch: str) -> tuple[dict[str, Tensor], str]:
             continue
         _store(arch, state, source)
         return state, source
-    raise RuntimeError(
+    raise WeightsUnavailable(
         f"the weights of {arch} could not be had; tried {'; '.join(tried)}. Put torchvision's {_TORCHVISION[arch]} "
         f"into a folder and name the folder in the environment variable BLINDSR_WEIGHTS, or choose metrics that need "
         f"no VGG (psnr, ssim, lpips, niqe)"
@@ -397,7 +398,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str]:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
         return {key: value for key, value in loaded.items() if key.startswith("features.")}, f"torchvision {path.name}"
     except (OSError, RuntimeError, EOFError, AttributeError, pickle.UnpicklingError, SafetensorError) as error:
-        raise RuntimeError(f"{path} cannot be used ({error}): delete it or replace it by a sound copy") from error
+        raise WeightsUnavailable(f"{path} cannot be used ({error}): delete it or replace it by a sound copy") from error
 
 
 def _is_zip(path: Path) -> bool:

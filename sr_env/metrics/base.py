@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from sr_env.devices import resolve_device
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -172,15 +174,12 @@ def create_metric(name: str, *, border: int = 0, device: torch.device | str = "c
         **options: Further arguments of that metric, for example ``weights`` (a file) of lpips, lpips_vgg and dists.
 
     Raises:
-        ValueError: Unknown name (the message lists the valid ones) or bad border.
-        RuntimeError: The device is absent, or a backbone's weights cannot be had (names everything tried).
+        ValueError: Unknown name (the message lists the valid ones), bad border, or a device that is absent.
+        RuntimeError: A backbone's weights cannot be had (names everything tried).
     """
     if name not in _REGISTRY:
         raise ValueError(f"unknown metric {name!r}; choose one of {', '.join(available_metrics())}")
-    device = torch.device(device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError(f"device {str(device)!r} was asked for but no CUDA device is available: use device='cpu'")
-    return _REGISTRY[name](border=border, **options).to(device).eval()
+    return _REGISTRY[name](border=border, **options).to(resolve_device(device)).eval()
 
 
 class WeightedScore(nn.Module):

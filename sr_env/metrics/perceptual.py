@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from sr_env._common import WeightsUnavailable
 from sr_env.metrics.backbones import ConvFeatures, alexnet_features, load_asset, vgg16_features
 from sr_env.metrics.base import Metric, register
 
@@ -17,7 +18,7 @@ def _lpips_heads(net: str) -> list[Tensor]:
     """The learned channel weights of LPIPS v0.1, from the installed lpips package (read, not imported)."""
     spec = importlib.util.find_spec("lpips")
     if spec is None or not spec.submodule_search_locations:
-        raise RuntimeError("LPIPS needs the package lpips for its learned weights: pip install 'lpips>=0.1.4'")
+        raise WeightsUnavailable("LPIPS needs the package lpips for its learned weights: pip install 'lpips>=0.1.4'")
     path = Path(spec.submodule_search_locations[0]) / "weights" / "v0.1" / f"{net}.pth"
     state = torch.load(path, map_location="cpu", weights_only=True)
     return [state[f"lin{index}.model.1.weight"].flatten() for index in range(5)]
