@@ -166,7 +166,7 @@ def read_card(name: str | os.PathLike[str]) -> dict[str, Any]:
     return _read(_resolve(name), tensors=False)[0]
 
 
-def _resolve(name: str | os.PathLike[str]) -> Path:
+def _resolve(name: str | os.PathLike[str], kind: Kind | None = None) -> Path:
     """Short name or path -> existing file."""
     path = Path(name)
     shipped = SHIPPED / f"{path.name}.safetensors"
@@ -175,7 +175,8 @@ def _resolve(name: str | os.PathLike[str]) -> Path:
     if path.is_file():
         return path
     raise FileNotFoundError(
-        f"no checkpoint {str(name)!r}: give a .safetensors file or one of {', '.join(available_checkpoints())}"
+        f"no {kind or 'checkpoint'} {str(name)!r}: give a .safetensors file, such as the training scripts write, "
+        f"or one of {', '.join(available_checkpoints(kind))}"
     )
 
 
@@ -214,7 +215,7 @@ def _read(path: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, T
 def _load(
     name: str | os.PathLike[str], kind: Kind, cls: type[Network], scale: int | None, device: torch.device | str
 ) -> Checkpoint[Network]:
-    path = _resolve(name)
+    path = _resolve(name, kind)
     card, tensors = _read(path)
     if card["kind"] != kind:
         raise ValueError(

@@ -119,9 +119,9 @@ def test_interrupted_writing_keeps_the_old_file(saved: tuple[Path, AMNet], monke
 
 
 def test_unknown_name_lists_what_ships(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no checkpoint 'amnet_xl_x4'") as caught:
+    with pytest.raises(FileNotFoundError, match="no renderer 'amnet_xl_x4'") as caught:
         load_renderer("amnet_xl_x4")
-    assert all(name in str(caught.value) for name in available_checkpoints())
+    assert all(name in str(caught.value) for name in available_checkpoints("renderer"))
     for load in (load_renderer, load_predictor, read_card):
         with pytest.raises(FileNotFoundError, match=r"give a \.safetensors file"):
             load(tmp_path / "gone.safetensors")

@@ -1,0 +1,42 @@
+"""What the README shows runs as it stands there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("index", range(2))
+def test_the_readmes_python_runs(index: int, tmp_path: Path) -> None:
+    code = blocks("python")[index]
+    code = "import gymnasium as gym\nimport torch; torch.set_num_threads(1)\n" + code
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_script_of_the_readme_explains_itself() -> None:
+    scripts = set(re.findall(r"python ((?:agents|pretrain)/\w+\.py)", "\n".join(blocks("bash"))))
+    assert len(scripts) >= 4
+    for script in scripts:
+        command = [sys.executable, str(ROOT / script), "--help"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "--" in done.stdout
+
+
+def test_the_panel_example_draws(tmp_path: Path) -> None:
+    out = tmp_path / "panel.png"
+    command = [sys.executable, str(ROOT / "examples" / "render_panel.py"), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert out.stat().st_size > 10_000
