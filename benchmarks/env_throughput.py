@@ -22,7 +22,7 @@ from gymnasium.vector import AutoresetMode
 from rich.console import Console
 from rich.table import Table
 
-from sr_env._script import run_script
+from sr_env._script import Weights, run_script
 from sr_env.devices import Precision
 from sr_env.vector_env import BlindSRVectorEnv
 
@@ -45,7 +45,7 @@ class Settings:
     sizes: tuple[int, ...] = (1, 16, 64)
     devices: tuple[str, ...] | None = None
     precision: Precision = "fp32"
-    reward: dict[str, float] = field(default_factory=lambda: {"psnr": 1.0})
+    reward: Weights = field(default_factory=lambda: {"psnr": 1.0})
     reference: str = "bicubic"
     rounds: int = 5
     seconds: float = 0.5

@@ -6,16 +6,17 @@ import os
 import stat
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import torch
+import tyro
 from torch import nn
 
 from sr_env._common import check_choice, check_lr_size
 from sr_env._files import atomic_write, check_writable
-from sr_env._script import run_script
+from sr_env._script import Weights, parse_weights, run_script
 from sr_env.devices import autocast, channels_last, resolve_device, uses_bf16
 
 # ------------------------------------------------------------------------------------------------------------ files
@@ -194,3 +195,16 @@ def test_checks() -> None:
     check_lr_size(8, 8)
     with pytest.raises(ValueError, match="LR size 8x7"):
         check_lr_size(8, 7)
+
+
+def test_weights_are_one_argument() -> None:
+    @dataclass
+    class Settings:
+        reward: Weights = field(default_factory=lambda: {"psnr": 1.0})
+
+    assert tyro.cli(Settings, args=[]).reward == {"psnr": 1.0}
+    assert tyro.cli(Settings, args=["--reward", "lpips=20,niqe=0.5"]).reward == {"lpips": 20.0, "niqe": 0.5}
+    with pytest.raises(SystemExit):
+        tyro.cli(Settings, args=["--reward", "psnr"])
+    with pytest.raises(ValueError, match=r"'psnr' is not NAME=WEIGHT"):
+        parse_weights("lpips=1,psnr")

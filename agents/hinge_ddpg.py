@@ -1,0 +1,476 @@
+"""HingeDDPG: DDPG for one-step episodes that improves a pretrained actor without ruining it.
+
+Algorithm 1 of "Learning the Non-differentiable Optimization for Blind Super-Resolution" (Hui, Li, Wang, Gao, CVPR 2021)
+on Stable-Baselines3's DDPG: act with mu(LR) plus noise, keep (LR, action, reward), fit the critic to the reward, climb
+the critic with the actor. What is added to the printed algorithm keeps the actor from exploiting the critic's errors:
+
+* it acts with mu plus noise from the first step on, never uniformly at random, and the critics are trained alone first;
+* noise, and the anchor to the pretrained code, are measured per component in units of the code it moves;
+* the actor climbs the lowest of several critics, which dropout keeps from learning the scenes by heart, by small
+  clipped steps, and is averaged on the way;
+* rewards are squashed, so that no kernel width rules the mean, and shifted to be non-negative, since the hinge cannot
+  tell small negative rewards from none (see :func:`squash` and :mod:`agents.losses`).
+
+Rewards should be centred per scene (``reference="predictor"``): what is left then is what the action did.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from agents.losses import critic_loss
+from agents.policy import KernelActor, KernelCritic, KernelPolicy
+from sr_env import _torchvision  # noqa: F401  # before stable_baselines3, whose imports reach torchvision
+
+from stable_baselines3 import DDPG  # isort: skip
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from stable_baselines3.common.utils import polyak_update, update_learning_rate
+
+from sr_env._files import atomic_write
+from sr_env.checkpoint import Checkpoint, load_predictor
+from sr_env.predictor import KernelPredictor
+
+#: Squashed rewards are clipped to this magnitude, and shifted by it.
+REWARD_CLIP = 3.0
+#: Scenes described in one forward pass.
+_CHUNK = 256
+#: Scenes over which the critics' correlation with rewards not yet trained on is told.
+_JUDGED = 512
+
+
+class SceneBatch(NamedTuple):
+    """A batch from the memory: LR images uint8 [B, 3, h, w], descriptions [B, D], actions [B, L], rewards [B]."""
+
+    observations: Tensor | None
+    descriptions: Tensor
+    actions: Tensor
+    rewards: Tensor
+
+
+def squash(rewards: Tensor, scale: float) -> Tensor:
+    """What the critics are fitted to: ``asinh(r / scale)``, clipped, and shifted to [0, 2 REWARD_CLIP].
+
+    In a one-step episode any increasing function of the reward has the same best action in every scene. This one, about
+    linear up to ``scale`` and logarithmic beyond, keeps the scenes with the largest rewards (in practice those of one
+    kernel width) from ruling the mean, and a reward of zero, which is the pretrained actor's, apart from small ones.
+    """
+    return torch.asinh(rewards / max(scale, 1e-8)).clamp(-REWARD_CLIP, REWARD_CLIP) + REWARD_CLIP
+
+
+class SceneBuffer(ReplayBuffer):
+    """Replay memory of one-step episodes: LR, its description, action, reward, and no next observation.
+
+    Args:
+        buffer_size: Scenes kept; the oldest give way.
+        observation_space: uint8 images, channels first.
+        action_space: Actions.
+        device: Where samples go.
+        n_envs: Sub-environments, which add their scenes together.
+        description_size: Length D of a scene's description.
+        **kwargs: SB3's further arguments, which have no meaning here.
+    """
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        device: torch.device | str = "auto",
+        n_envs: int = 1,
+        *,
+        description_size: int,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            buffer_size,
+            observation_space,
+            action_space,
+            device,
+            n_envs,
+            optimize_memory_usage=True,  # in SB3's class this means: no array of next observations
+            handle_timeout_termination=False,
+        )
+        self.descriptions = np.zeros((self.buffer_size, n_envs, description_size), dtype=np.float32)
+        self._pending: list[int] = []
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes taken when full."""
+        return sum(getattr(self, name).nbytes for name in ("observations", *self._columns))
+
+    _columns: ClassVar[tuple[str, ...]] = ("descriptions", "actions", "rewards", "dones", "timeouts")
+
+    def add(
+        self,
+        obs: np.ndarray,
+        next_obs: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        done: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """Keep one scene per sub-environment.
+
+        Raises:
+            ValueError: An episode goes on after the step.
+        """
+        if not np.all(done):
+            raise ValueError("HingeDDPG learns episodes of one step, and one went on: use BlindSR-v0")
+        self.observations[self.pos] = obs
+        self.actions[self.pos] = action
+        self.rewards[self.pos] = reward
+        self.dones[self.pos] = done
+        self._pending.append(self.pos)
+        self.pos += 1
+        if self.pos == self.buffer_size:
+            self.full, self.pos = True, 0
+
+    def describe(self, critic: KernelCritic) -> SceneBatch | None:
+        """Compute the descriptions of the scenes added since the last call, and return those scenes."""
+        if not self._pending:
+            return None
+        rows = np.unique(np.array(self._pending))
+        self._pending.clear()
+        flat = self.observations[rows].reshape(-1, *self.obs_shape)
+        told = [
+            critic.describe(self.to_torch(flat[start : start + _CHUNK])).cpu().numpy()
+            for start in range(0, len(flat), _CHUNK)
+        ]
+        self.descriptions[rows] = np.concatenate(told).reshape(len(rows), self.n_envs, -1)
+        return self._batch(np.repeat(rows, self.n_envs), np.tile(np.arange(self.n_envs), len(rows)), images=False)
+
+    def draw(self, batch_size: int, rng: np.random.Generator, images: bool) -> SceneBatch:
+        """Draw described scenes with replacement; their LR images too where asked for."""
+        return self._batch(
+            rng.integers(self.size(), size=batch_size), rng.integers(self.n_envs, size=batch_size), images
+        )
+
+    def reward_scale(self) -> float:
+        """Median magnitude of the rewards kept."""
+        return float(np.median(np.abs(self.rewards[: self.size()])))
+
+    def _batch(self, rows: np.ndarray, columns: np.ndarray, images: bool) -> SceneBatch:
+        return SceneBatch(
+            self.to_torch(self.observations[rows, columns]) if images else None,
+            self.to_torch(self.descriptions[rows, columns]),
+            self.to_torch(self.actions[rows, columns]),
+            self.to_torch(self.rewards[rows, columns]),
+        )
+
+    def _get_samples(self, batch_inds: np.ndarray, env: Any = None) -> ReplayBufferSamples:
+        """SB3's interface: the next observation is the observation, since every episode ended."""
+        columns = np.random.randint(0, self.n_envs, size=len(batch_inds))  # noqa: NPY002  # as SB3 draws
+        observations = self.to_torch(self.observations[batch_inds, columns])
+        done, reward = (self.to_torch(a[batch_inds, columns].reshape(-1, 1)) for a in (self.dones, self.rewards))
+        return ReplayBufferSamples(
+            observations, self.to_torch(self.actions[batch_inds, columns]), observations, done, reward
+        )
+
+    def state(self) -> dict[str, Any]:
+        """The scenes kept, as tensors."""
+        kept = {name: torch.from_numpy(getattr(self, name)[: self.size()]) for name in ("observations", *self._columns)}
+        return {"pos": self.pos, "full": self.full, "pending": list(self._pending), **kept}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take up what :meth:`state` gave.
+
+        Raises:
+            ValueError: The sizes differ.
+        """
+        self.pos, self.full, self._pending = state["pos"], state["full"], list(state["pending"])
+        for name in ("observations", *self._columns):
+            own, kept = getattr(self, name), state[name].numpy()
+            if own.shape[1:] != kept.shape[1:] or len(kept) != self.size():
+                raise ValueError(
+                    f"the memory kept {name} of shape {list(kept.shape)}, now {list(own.shape)}: resume with the "
+                    "number of environments, patch size and buffer size it was begun with"
+                )
+            own[: len(kept)] = kept
+
+
+class HingeDDPG(DDPG):
+    """DDPG with Algorithm 1's hinge on one-step episodes, from a pretrained actor.
+
+    Args:
+        policy: "KernelPolicy", or a subclass of it.
+        env: BlindSR-v0: a :class:`~sr_env.sb3.BlindSRVecEnv`, or anything Stable-Baselines3 wraps. None where a saved
+            agent is only to predict.
+        predictor: Name, path or checkpoint of the pretrained actor; None takes ``predictor_x{scale}`` of the
+            environment's scale.
+        learning_rate: Of the critics, a number or SB3 schedule.
+        actor_learning_rate: Of the actor.
+        buffer_size: Scenes in the replay memory (7 kB each at LR 48).
+        learning_starts: Environment steps before the first update; unlike in stock SB3, mu acts during them too.
+        batch_size: Scenes per update.
+        gamma: Weight of the hinge in the critic loss; nothing is discounted in one step.
+        gradient_steps: Updates per ``train_freq`` environment steps.
+        loss: Critic loss, one of ``printed``, ``hinge_l2``, ``hinge_l1``, ``hinge_margin``, ``mse``.
+        noise: Standard deviation of the exploration noise, in action units of the most telling component.
+        warmup_updates: Updates of the critics alone before the actor moves.
+        anchor: Weight of the squared distance from the pretrained code, in units of ``noise``.
+        saturation: The actor's value before its tanh beyond which it is penalised.
+        clip: Gradient norm above which gradients are scaled down.
+        tau: Polyak rate of the averaged actor (``actor_target``).
+        train_features: Train the actor's convolutions too, not only the layers after its pooling. Much slower: the
+            latter works on descriptions computed once per scene.
+        n_critics: Size of the ensemble; the actor climbs the lowest.
+        policy_kwargs: Further arguments of the policy.
+        **kwargs: Further arguments of SB3's DDPG: train_freq, tensorboard_log, verbose, seed, device.
+
+    Attributes:
+        correlation: Between the critics' values and the latest rewards, before these were trained on.
+
+    Raises:
+        ValueError: An unknown loss, an environment that is not BlindSR-v0's kind, or a predictor that does not fit it.
+        FileNotFoundError: No such predictor.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"KernelPolicy": KernelPolicy}
+    policy: KernelPolicy
+    actor: KernelActor  # type: ignore[assignment]
+    actor_target: KernelActor  # type: ignore[assignment]
+    critic: KernelCritic  # type: ignore[assignment]
+    critic_target: KernelCritic  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        policy: str | type[KernelPolicy] = "KernelPolicy",
+        env: Any = None,
+        *,
+        predictor: str | Path | Checkpoint[KernelPredictor] | None = None,
+        learning_rate: Any = 1e-3,
+        actor_learning_rate: float = 5e-5,
+        buffer_size: int = 20_000,
+        learning_starts: int = 512,
+        batch_size: int = 256,
+        gamma: float = 0.99,
+        gradient_steps: int = 8,
+        loss: str = "hinge_l2",
+        noise: float = 0.05,
+        warmup_updates: int = 500,
+        anchor: float = 0.05,
+        saturation: float = 2.0,
+        clip: float = 1.0,
+        tau: float = 0.005,
+        train_features: bool = False,
+        n_critics: int = 4,
+        policy_kwargs: dict[str, Any] | None = None,
+        _init_setup_model: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        critic_loss(loss)  # an unknown name shows here
+        self.loss, self.noise, self.anchor, self.saturation, self.clip = loss, noise, anchor, saturation, clip
+        self.actor_learning_rate, self.warmup_updates, self.train_features = (
+            actor_learning_rate,
+            warmup_updates,
+            train_features,
+        )
+        super().__init__(
+            policy,
+            env,
+            learning_rate=learning_rate,
+            buffer_size=buffer_size,
+            learning_starts=learning_starts,
+            batch_size=batch_size,
+            tau=tau,
+            gamma=gamma,
+            gradient_steps=gradient_steps,
+            replay_buffer_class=SceneBuffer,
+            policy_kwargs={
+                "unit": noise,
+                "n_critics": n_critics,
+                "train_features": train_features,
+                **(policy_kwargs or {}),
+            },
+            _init_setup_model=False,
+            **kwargs,
+        )
+        self.rng = np.random.default_rng(self.seed)
+        self.correlation = float("nan")
+        self._judged: deque[tuple[float, float]] = deque(maxlen=_JUDGED)
+        if env is not None:
+            self.policy_kwargs["predictor"] = self._fitting_predictor(predictor)
+        if _init_setup_model:
+            self._setup_model()
+
+    def _fitting_predictor(
+        self, predictor: str | Path | Checkpoint[KernelPredictor] | None
+    ) -> Checkpoint[KernelPredictor]:
+        """Load the pretrained actor and check it, and the spaces, against the environment."""
+        assert self.env is not None
+        if not isinstance(self.observation_space, spaces.Box) or len(self.observation_space.shape) != 3:
+            raise ValueError(
+                "HingeDDPG takes one-step episodes with an image to look at, not "
+                f"{type(self.observation_space).__name__} observations: use BlindSR-v0 "
+                "(BlindSRIterative-v0 is not supported yet)"
+            )
+        box = self.action_space
+        if not isinstance(box, spaces.Box) or not (np.all(box.low == -1) and np.all(box.high == 1)):
+            raise ValueError(f"HingeDDPG takes actions in [-1, 1], not {box}: use BlindSR-v0")
+        simulator = self.env.get_attr("simulator")[0]
+        if isinstance(predictor, Checkpoint):
+            if predictor.basis.digest != simulator.basis.digest:
+                raise ValueError(
+                    f"the predictor speaks kernel basis {predictor.basis.digest}, the environment's renderer "
+                    f"{simulator.basis.digest}: use a predictor trained for this renderer's basis"
+                )
+            return predictor
+        name = predictor or simulator.settings.predictor or f"predictor_x{simulator.scale}"
+        return load_predictor(name, scale=simulator.scale, basis=simulator.basis, device=self.device)
+
+    def _setup_model(self) -> None:
+        network = self.policy_kwargs["predictor"].network
+        self.replay_buffer_kwargs = {"description_size": network.feature_size + network.code_length}
+        super()._setup_model()
+        self.noise_scale: np.ndarray = self.noise * self.policy.sensitivity.cpu().numpy()
+
+    @property
+    def memory(self) -> SceneBuffer:
+        """The replay memory."""
+        assert isinstance(self.replay_buffer, SceneBuffer)
+        return self.replay_buffer
+
+    @property
+    def predictor(self) -> KernelPredictor:
+        """The averaged actor: what is validated and exported."""
+        return self.actor_target.predictor
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """mu(LR) plus noise, from the first step on."""
+        assert self._last_obs is not None
+        actions, _ = self.predict(self._last_obs, deterministic=True)
+        noise = self.rng.standard_normal(actions.shape) * self.noise_scale
+        actions = np.clip(actions + noise, -1, 1).astype(np.float32)
+        return actions, actions
+
+    def train(self, gradient_steps: int, batch_size: int = 256) -> None:
+        """Algorithm 1's updates: critics to the reward, actor up the critics.
+
+        Raises:
+            FloatingPointError: A loss is not finite.
+        """
+        self._judge(self.memory.describe(self.critic))
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.critic.optimizer)
+        update_learning_rate(self.actor.optimizer, self.actor_learning_rate)
+        loss_function = critic_loss(self.loss)
+        scale = self.memory.reward_scale()
+        logs: dict[str, Tensor] = {}
+        for _ in range(gradient_steps):
+            self._n_updates += 1
+            batch = self.memory.draw(batch_size, self.rng, images=self.train_features)
+            q = self.critic.score(batch.descriptions, batch.actions)
+            loss = loss_function(q, squash(batch.rewards, scale).expand_as(q), self.gamma) * len(q)
+            self._descend(self.critic, loss)
+            logs |= {"critic_loss": loss / len(q), "q": q.mean() - REWARD_CLIP}
+            if self._n_updates > self.warmup_updates:
+                logs |= self._climb(batch)
+        for name, value in logs.items():
+            self.logger.record(f"train/{name}", value.item())
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        if not np.isfinite(logs["critic_loss"].item()):
+            raise FloatingPointError(f"the critic loss is {logs['critic_loss'].item()}: lower the learning rate")
+
+    def _climb(self, batch: SceneBatch) -> dict[str, Tensor]:
+        """One step of the actor up the lowest critic, held by the anchor."""
+        features, _ = self.critic.split(batch.descriptions)
+        if batch.observations is not None:
+            features = self.actor.features(batch.observations)
+        logits = self.actor.logits(features)
+        actions = torch.tanh(logits)
+        value = self.critic.score(batch.descriptions, actions).amin(0).mean()
+        distance = self.critic.moved(batch.descriptions, actions).square().sum(1).mean()
+        saturated = F.relu(logits.abs() - self.saturation).square().mean()
+        self._descend(self.actor, self.anchor * distance + saturated - value)
+        polyak_update(self.actor.parameters(), self.actor_target.parameters(), self.tau)
+        return {"actor_value": value - REWARD_CLIP, "distance": distance, "saturated": saturated}
+
+    def _descend(self, module: KernelActor | KernelCritic, loss: Tensor) -> None:
+        module.optimizer.zero_grad(set_to_none=True)
+        # The actor's loss also reaches the critics' weights, whose gradients are cleared before their own step.
+        loss.backward()
+        nn.utils.clip_grad_norm_(module.parameters(), self.clip)
+        module.optimizer.step()
+
+    @torch.no_grad()
+    def _judge(self, fresh: SceneBatch | None) -> None:
+        """Correlate the critics' values with rewards they have not been trained on."""
+        if fresh is None:
+            return
+        self.policy.set_training_mode(False)
+        q = self.critic.score(fresh.descriptions, fresh.actions).mean(0)
+        self._judged.extend(zip(q.tolist(), fresh.rewards.tolist(), strict=True))
+        values = np.array(self._judged).T
+        if values.shape[1] > 2 and values.std(1).min() > 0:
+            self.correlation = float(np.corrcoef(values)[0, 1])
+            self.logger.record("train/correlation", self.correlation)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_judged"]
+
+    # --------------------------------------------------------------------------------------------------------- resume
+
+    def save_state(self, path: str | Path, extra: Mapping[str, Any] | None = None) -> None:
+        """Write everything that goes on after an interruption: networks, optimisers, memory, counters, generator.
+
+        Unlike :meth:`save`, whose zip holds pickled settings, the file is read back without running any code in it.
+
+        Args:
+            path: File to write, atomically.
+            extra: Tensors, numbers, strings and containers of them to keep beside.
+        """
+        state = {
+            "policy": self.policy.state_dict(),
+            "actor_optimizer": self.actor.optimizer.state_dict(),
+            "critic_optimizer": self.critic.optimizer.state_dict(),
+            "memory": self.memory.state(),
+            "steps": self.num_timesteps,
+            "updates": self._n_updates,
+            "episodes": self._episode_num,
+            "generator": self.rng.bit_generator.state,
+            "extra": dict(extra or {}),
+        }
+        with atomic_write(path) as temporary:
+            torch.save(state, temporary)
+
+    def load_state(self, path: str | Path) -> dict[str, Any]:
+        """Take up what :meth:`save_state` wrote.
+
+        Returns:
+            Its ``extra``.
+
+        Raises:
+            FileNotFoundError: No such file.
+            ValueError: It is damaged, or of an agent with other settings.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"nothing to resume: {path} does not exist; start without --resume")
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            self.policy.load_state_dict(state["policy"])
+            self.actor.optimizer.load_state_dict(state["actor_optimizer"])
+            self.critic.optimizer.load_state_dict(state["critic_optimizer"])
+            self.memory.load_state(state["memory"])
+            self.rng.bit_generator.state = state["generator"]
+            self.num_timesteps, self._n_updates = state["steps"], state["updates"]
+            self._episode_num = state["episodes"]
+        except Exception as error:  # torch raises many types for a damaged or foreign file
+            raise ValueError(
+                f"cannot resume from {path} ({type(error).__name__}: {error}): it is damaged or of other settings; "
+                "delete it to start anew"
+            ) from error
+        extra: dict[str, Any] = state["extra"]
+        return extra

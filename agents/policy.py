@@ -1,0 +1,268 @@
+"""Actor and critics: SB3's TD3Policy with the pretrained kernel predictor as the actor.
+
+The actor mu is the kernel predictor itself, so that it takes an LR image of any size and is exported as a plain
+predictor. The critics judge an action by the scene's *description*, what the pretrained predictor sees in the LR image:
+its pooled features and its own action mu0. The description never changes during training, so it is computed once per
+scene, and any number of actions is scored against it.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from sr_env import _torchvision  # noqa: F401  # before stable_baselines3, whose imports reach torchvision
+
+from stable_baselines3.common.policies import BaseModel, BasePolicy  # isort: skip
+from stable_baselines3.common.preprocessing import preprocess_obs
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.td3.policies import TD3Policy
+
+from sr_env.checkpoint import Checkpoint
+from sr_env.predictor import KernelPredictor
+
+
+class KernelActor(BasePolicy):
+    """mu: LR image -> action.
+
+    Args:
+        observation_space: uint8 images, channels first.
+        action_space: Actions in [-1, 1].
+        predictor: Its architecture and first weights (copied).
+        train_features: Whether the convolutions are trained, or only the layers after the pooling.
+
+    Attributes:
+        predictor: The network.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box,
+        predictor: KernelPredictor,
+        train_features: bool = False,
+    ) -> None:
+        super().__init__(observation_space, action_space, squash_output=True)
+        self.predictor = deepcopy(predictor).requires_grad_(train_features)
+        self.predictor.head.requires_grad_(True)
+
+    def features(self, observations: Tensor) -> Tensor:
+        """Pooled features [B, F] of uint8 images [B, 3, h, w]."""
+        return self.predictor.features(to_lr(observations, self.observation_space))
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Features [B, F] -> the action before its tanh, float32 [B, L]."""
+        logits: Tensor = self.predictor.head(features).float()
+        return logits
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """uint8 images [B, 3, h, w] -> actions in (-1, 1), float32 [B, L]."""
+        return torch.tanh(self.logits(self.features(observations)))
+
+    def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
+        return self(observation)
+
+
+class QNetwork(nn.Module):
+    """One critic: description and action -> value, smooth in the action.
+
+    A run sees a few thousand scenes, and a description has hundreds of numbers: without dropout the critics learn the
+    scenes by heart within a thousand updates, and the actor climbs what they made up in between.
+    """
+
+    def __init__(self, description_size: int, action_size: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.scene = nn.Linear(description_size, hidden)
+        self.action = nn.Linear(action_size, hidden, bias=False)
+        self.body = nn.Sequential(
+            # A critic with normalised layers extrapolates less wildly where the actor has not been.
+            nn.LayerNorm(hidden),
+            nn.SiLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, hidden),
+            nn.LayerNorm(hidden),
+            nn.SiLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, 1),
+        )
+
+    def forward(self, description: Tensor, action: Tensor) -> Tensor:
+        """Descriptions [B, D] and actions [B, L] (or [B, K, L], K for each scene) -> values [B] (or [B, K])."""
+        scene = self.scene(self.dropout(description))
+        if action.ndim == 3:
+            scene = scene[:, None]
+        values: Tensor = self.body(scene + self.action(action)).squeeze(-1)
+        return values
+
+
+class KernelCritic(BaseModel):
+    """An ensemble of critics on what the pretrained predictor sees.
+
+    Args:
+        observation_space: uint8 images, channels first.
+        action_space: Actions in [-1, 1].
+        predictor: The pretrained predictor (copied, frozen).
+        sensitivity: Weight of each action component, [L]: how much of the code it moves.
+        unit: Distance from mu0, in units of the most telling component, that the critics see as one.
+        n_critics: Size of the ensemble.
+        hidden: Width of the hidden layers.
+        dropout: Share of the inputs and hidden units left out in training.
+
+    Attributes:
+        pretrained: The frozen copy.
+    """
+
+    sensitivity: Tensor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box,
+        predictor: KernelPredictor,
+        sensitivity: Tensor,
+        unit: float,
+        n_critics: int,
+        hidden: int = 256,
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__(observation_space, action_space)
+        self.pretrained = deepcopy(predictor).requires_grad_(False).eval()
+        self.register_buffer("sensitivity", sensitivity.detach().clone())
+        self.unit = unit
+        self.description_size = predictor.feature_size + predictor.code_length
+        self.q_networks = nn.ModuleList(
+            QNetwork(self.description_size, predictor.code_length, hidden, dropout) for _ in range(n_critics)
+        )
+
+    @torch.no_grad()
+    def describe(self, observations: Tensor) -> Tensor:
+        """uint8 images [B, 3, h, w] -> descriptions [B, F + L]: the pretrained features, then the action mu0."""
+        features = self.pretrained.features(to_lr(observations, self.observation_space))
+        return torch.cat((features, torch.tanh(self.pretrained.head(features).float())), dim=1)
+
+    def split(self, description: Tensor) -> tuple[Tensor, Tensor]:
+        """Descriptions [B, F + L] -> pretrained features [B, F] and actions mu0 [B, L]."""
+        return description[:, : self.pretrained.feature_size], description[:, self.pretrained.feature_size :]
+
+    def score(self, description: Tensor, actions: Tensor) -> Tensor:
+        """Values of every critic.
+
+        Args:
+            description: [B, F + L].
+            actions: [B, L], or [B, K, L] for K actions per scene.
+
+        Returns:
+            [n_critics, B], or [n_critics, B, K].
+        """
+        moved = self.moved(description, actions)
+        return torch.stack([network(description, moved) for network in self.q_networks])
+
+    def moved(self, description: Tensor, actions: Tensor) -> Tensor:
+        """Differences of actions [B, L] or [B, K, L] from mu0; components that hardly move the code hardly count."""
+        start = self.split(description)[1]
+        return (actions - (start[:, None] if actions.ndim == 3 else start)) * self.sensitivity / self.unit
+
+    def forward(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
+        """SB3's interface: uint8 images and actions -> one [B, 1] per critic."""
+        return tuple(self.score(self.describe(observations), actions)[..., None].unbind(0))
+
+    def q1_forward(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """SB3's interface: the first critic's values [B, 1]."""
+        return self(observations, actions)[0]
+
+
+class KernelPolicy(TD3Policy):
+    """Actor, critics and their Polyak averages.
+
+    Episodes of one step bootstrap nothing, so ``critic_target`` serves no loss; ``actor_target``, the average of the
+    actors on the way, is what is validated and exported.
+
+    Args:
+        observation_space: uint8 images, channels first (SB3 transposes the environment's).
+        action_space: Actions in [-1, 1].
+        lr_schedule: Learning rate of the critics.
+        predictor: The pretrained predictor with its kernel basis.
+        unit: Distance from mu0, in units of the most telling component, that the critics see as one.
+        n_critics: Size of the ensemble.
+        hidden: Width of the critics' hidden layers.
+        dropout: Share of the critics' inputs and hidden units left out in training.
+        train_features: Whether the actor's convolutions are trained too.
+        **kwargs: Further arguments of SB3's TD3Policy.
+
+    Attributes:
+        sensitivity: How much of the code each action component moves, as a share of the largest, [L].
+
+    Raises:
+        ValueError: The actions are not as long as the predictor's code.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        *,
+        predictor: Checkpoint[KernelPredictor],
+        unit: float = 0.05,
+        n_critics: int = 4,
+        hidden: int = 256,
+        dropout: float = 0.2,
+        train_features: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if action_space.shape != (predictor.network.code_length,):
+            raise ValueError(
+                f"the predictor gives {predictor.network.code_length} numbers, the actions have shape "
+                f"{action_space.shape}: use a predictor trained for this environment's kernel basis"
+            )
+        self.pretrained_predictor, self.unit = predictor, unit
+        self.n_critics, self.hidden, self.dropout, self.train_features = n_critics, hidden, dropout, train_features
+        super().__init__(observation_space, action_space, lr_schedule, n_critics=n_critics, **kwargs)
+
+    @property
+    def sensitivity(self) -> Tensor:
+        """How much of the code each action component moves, as a share of the largest, [L]."""
+        half_range = self.pretrained_predictor.basis.half_range
+        return half_range / half_range.max()
+
+    def make_actor(self, features_extractor: Any = None) -> KernelActor:  # type: ignore[override]
+        """A copy of the pretrained predictor."""
+        predictor = self.pretrained_predictor.network
+        actor = KernelActor(self.observation_space, self.action_space, predictor, self.train_features)  # type: ignore[arg-type]
+        return actor.to(self.device)
+
+    def make_critic(self, features_extractor: Any = None) -> KernelCritic:  # type: ignore[override]
+        """New critics around a frozen copy of the pretrained predictor."""
+        critic = KernelCritic(
+            self.observation_space,
+            self.action_space,  # type: ignore[arg-type]
+            self.pretrained_predictor.network,
+            self.sensitivity,
+            self.unit,
+            self.n_critics,
+            self.hidden,
+            self.dropout,
+        )
+        return critic.to(self.device)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return super()._get_constructor_parameters() | {
+            "predictor": self.pretrained_predictor,
+            "unit": self.unit,
+            "n_critics": self.n_critics,
+            "hidden": self.hidden,
+            "dropout": self.dropout,
+            "train_features": self.train_features,
+        }
+
+
+def to_lr(observations: Tensor, space: spaces.Space[Any]) -> Tensor:
+    """uint8 images [B, 3, h, w] -> LR images, float32 in [0, 1]."""
+    lr = preprocess_obs(observations, space)
+    assert isinstance(lr, Tensor)
+    return lr
