@@ -92,12 +92,12 @@ class Settings:
 
     out: Path = Path("runs/ddpg")
     photos: str = "bundled"
-    reward: Weights = field(default_factory=lambda: {"psnr": 1.0, "lpips": 10.0})
+    reward: Weights = field(default_factory=lambda: {"psnr": 1.0})
     renderer: str | None = None
     predictor: str | None = None
     scale: int = 4
     patch_size: int = 192
-    steps: int = 4000
+    steps: int = 8000
     minutes: float = 3.5
     envs: int = 16
     loss: str = "hinge_l2"
