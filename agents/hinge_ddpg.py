@@ -257,7 +257,7 @@ class HingeDDPG(DDPG):
         gamma: float = 0.99,
         gradient_steps: int = 8,
         loss: str = "hinge_l2",
-        noise: float = 0.05,
+        noise: float = 0.1,
         warmup_updates: int = 500,
         anchor: float = 0.05,
         saturation: float = 2.0,

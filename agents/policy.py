@@ -208,7 +208,7 @@ class KernelPolicy(TD3Policy):
         lr_schedule: Schedule,
         *,
         predictor: Checkpoint[KernelPredictor],
-        unit: float = 0.05,
+        unit: float = 0.1,
         n_critics: int = 4,
         hidden: int = 256,
         dropout: float = 0.2,

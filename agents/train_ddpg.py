@@ -101,7 +101,7 @@ class Settings:
     minutes: float = 3.5
     envs: int = 16
     loss: str = "hinge_l2"
-    noise: float = 0.05
+    noise: float = 0.1
     anchor: float = 0.05
     learning_rate: float = 1e-3
     actor_learning_rate: float = 5e-5

@@ -98,7 +98,7 @@ def test_what_is_wrong_shows_before_any_work(settings: Settings, tmp_path: Path,
         measure(replace(settings, bench_dir=tmp_path / "gone"), console)
     with pytest.raises(FileNotFoundError, match="none of Urban100, Manga109 is in"):
         measure(replace(settings, sets=("Urban100", "Manga109")), console)
-    with pytest.raises(FileNotFoundError, match="no checkpoint 'amnet_xl'"):
+    with pytest.raises(FileNotFoundError, match="no renderer 'amnet_xl'"):
         measure(replace(settings, renderer="amnet_xl"), console)
     with pytest.raises(ValueError, match="is a renderer, not a predictor"):
         measure(replace(settings, predictor=str(tiny_renderer)), console)
