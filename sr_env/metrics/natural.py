@@ -190,6 +190,9 @@ class BRISQUE(_NaturalScene):
     As the authors' MATLAB code with the model trained on the LIVE database. The support vector machine extrapolates a
     little below 0 and above 100; flat pictures, which have no statistics, get 100.
 
+    Where large parts of a picture are exactly flat, the last bit of the local mean decides the signs that are counted,
+    and implementations differ by a few points (seen: 74.3 here, 72.3 in MATLAB, on a picture that is a third flat).
+
     Source: Mittal et al., "No-Reference Image Quality Assessment in the Spatial Domain", TIP 2012.
     """
 
