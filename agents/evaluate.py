@@ -25,6 +25,7 @@ from sr_env._script import run_script
 from sr_env.checkpoint import load_predictor, load_renderer
 from sr_env.degradation import REPORTED_WIDTHS, Degradation, bicubic_resize, quantize
 from sr_env.devices import resolve_device
+from sr_env.images import to_images
 from sr_env.metrics import create_metric
 from sr_env.photos import PhotoFolder
 
@@ -66,7 +67,7 @@ def scenes(photos: PhotoFolder, degradation: Degradation, device: torch.device) 
     scale = degradation.scale
     for image in photos:
         height, width = (side // scale * scale for side in image.shape[:2])
-        yield torch.from_numpy(image[:height, :width].copy()).to(device).permute(2, 0, 1)[None].float() / 255
+        yield to_images(image[None, :height, :width].copy(), device)
 
 
 @torch.no_grad()

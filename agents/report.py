@@ -5,30 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 import numpy as np
 from matplotlib.figure import Figure
 from rich.table import Table
 
 from agents.scenes import FixedScenes, Method, Scores
 from sr_env._files import atomic_write
-from sr_env.degradation import bicubic_resize, quantize
-from sr_env.simulator import Result, Scenes, Simulator, to_uint8
+from sr_env.images import to_uint8
+from sr_env.simulator import Simulator
 
 #: Rows of the table.
 BICUBIC, PRETRAINED, TRAINED, TRUE_KERNEL = "bicubic", "pretrained actor", "trained actor", "true kernel"
-
-
-def bicubic(simulator: Simulator) -> Method:
-    """The bicubic enlargement."""
-
-    def method(scenes: Scenes) -> Result:
-        sr = quantize(bicubic_resize(scenes.lr, (scenes.hr.shape[-2], scenes.hr.shape[-1])))
-        return simulator.score(scenes, sr, scenes.code)
-
-    return method
 
 
 def true_kernel(simulator: Simulator) -> Method:

@@ -27,7 +27,6 @@ from agents.report import (
     PRETRAINED,
     TRAINED,
     TRUE_KERNEL,
-    bicubic,
     draw_before_after,
     draw_curves,
     make_table,
@@ -296,7 +295,7 @@ def main(settings: Settings) -> dict[str, float]:
     test = Simulator(SimulatorSettings(photos="bundled", split="test", **reported))
     scenes = FixedScenes(test, settings.test_crops, settings.test_widths, 2)
     methods = {
-        BICUBIC: bicubic(test),
+        BICUBIC: test.enlarge,
         PRETRAINED: scenes.acting(pretrained),
         TRAINED: scenes.acting(actor),
         TRUE_KERNEL: true_kernel(test),

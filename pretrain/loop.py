@@ -35,6 +35,7 @@ from sr_env._provenance import command_line, commit, hardware, public_path
 from sr_env.checkpoint import save_checkpoint
 from sr_env.degradation import REPORTED_WIDTHS, Degradation, KernelBasis, quantize, soften
 from sr_env.devices import Precision, autocast, channels_last, resolve_device, uses_bf16
+from sr_env.images import to_images
 from sr_env.metrics import create_metric
 from sr_env.photos import PhotoSource, augment, crops, open_photos, random_crops
 
@@ -194,11 +195,6 @@ class HeldOut:
             sr = render(lr, code).float().clamp(0, 1)
             figures[f"{prefix}_{width}"] = float(self.psnr(sr, self.hr).mean())
         return {prefix: float(np.mean(list(figures.values()))), **figures}, torch.cat((sr[0], self.hr[0]), dim=-1)
-
-
-def to_images(patches: np.ndarray, device: torch.device) -> Tensor:
-    """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] in [0, 1] on the device."""
-    return torch.from_numpy(patches).to(device).permute(0, 3, 1, 2).contiguous().float().div_(255)
 
 
 def split_photos(settings: TrainingSettings) -> tuple[PhotoSource, np.ndarray, PhotoSource]:

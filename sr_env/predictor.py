@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sr_env._common import CODE_LENGTH, check_lr_size
+from sr_env.images import to_images
 
 
 class ResidualBlock(nn.Module):
@@ -104,8 +105,6 @@ class KernelPredictor(nn.Module):
             ValueError: A side is under 8 pixels.
         """
         device = next(self.parameters()).device
-        images = torch.from_numpy(observation).to(device)
-        single = images.ndim == 3
-        lr = (images[None] if single else images).movedim(-1, 1).float() / 255
-        actions = self(lr).cpu().numpy()
+        single = observation.ndim == 3
+        actions = self(to_images(observation[None] if single else observation, device)).cpu().numpy()
         return actions[0] if single else actions

@@ -21,6 +21,7 @@ from sr_env._common import MIN_LR_SIZE, SCALES, check_choice
 from sr_env.checkpoint import Checkpoint, load_predictor, load_renderer
 from sr_env.degradation import Degradation, KernelKind, Kernels, Reduction, bicubic_resize, quantize
 from sr_env.devices import Precision, autocast, channels_last, resolve_device, uses_bf16
+from sr_env.images import to_images, to_uint8
 from sr_env.metrics import WeightedScore, create_metric
 from sr_env.metrics.base import Prepared
 from sr_env.panel import draw_panel
@@ -252,15 +253,14 @@ class Simulator:
             if "kernel_angle" in options:
                 angle = _broadcast("kernel_angle", options["kernel_angle"], count, 1)[:, 0]
             kernels = self.degradation.build(width, angle, self.device)
-        return self.degrade(torch.from_numpy(hr).to(self.device), kernels, photo, corner)
+        return self.degrade(to_images(hr, self.device), kernels, photo, corner)
 
     @torch.no_grad()
     def degrade(self, hr: Tensor, kernels: Kernels, photo: np.ndarray, corner: np.ndarray) -> Scenes:
-        """Make scenes of uint8 HR patches [B, P, P, 3] and their kernels."""
-        images = hr.permute(0, 3, 1, 2).contiguous().float().div_(255)
-        lr = self.degradation(images, kernels)
-        prepared = {name: metric.prepare(images) for name, metric in self.metrics.items() if metric.needs_reference}
-        return Scenes(images, lr, kernels, self.basis.encode(kernels.kernels), photo, corner, prepared)
+        """Make scenes of HR patches, float32 in [0, 1], [B, 3, P, P], and their kernels."""
+        lr = self.degradation(hr, kernels)
+        prepared = {name: metric.prepare(hr) for name, metric in self.metrics.items() if metric.needs_reference}
+        return Scenes(hr, lr, kernels, self.basis.encode(kernels.kernels), photo, corner, prepared)
 
     @torch.no_grad()
     def render(self, lr: Tensor, code: Tensor) -> Tensor:
@@ -286,9 +286,14 @@ class Simulator:
         if self.predictor is not None:
             action = self.predictor.network(scenes.lr)
             return self.evaluate(scenes, action), action
-        code = torch.zeros_like(scenes.code)
+        result = self.enlarge(scenes)
+        return result, self.basis.to_action(result.code).clamp(-1, 1)
+
+    @torch.no_grad()
+    def enlarge(self, scenes: Scenes) -> Result:
+        """The bicubic enlargement, judged."""
         sr = quantize(bicubic_resize(scenes.lr, (scenes.hr.shape[-2], scenes.hr.shape[-1])))
-        return self.score(scenes, sr, code), self.basis.to_action(code).clamp(-1, 1)
+        return self.score(scenes, sr, torch.zeros_like(scenes.code))
 
     # ------------------------------------------------------------------------------------------------------- episodes
 
@@ -461,11 +466,6 @@ class Simulator:
         if np.ndim(given) == 2 or pair:
             return _broadcast("kernel_width", given, count, 2)
         return np.repeat(_broadcast("kernel_width", given, count, 1), 2, axis=1)
-
-
-def to_uint8(images: Tensor) -> np.ndarray:
-    """Images [B, 3, H, W] in [0, 1] -> uint8 [B, H, W, 3] on the host."""
-    return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def _integer(name: str, value: Any) -> int:

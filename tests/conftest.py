@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -59,3 +60,15 @@ def tiny_predictor(tmp_path_factory: pytest.TempPathFactory) -> Path:
         network = KernelPredictor(channels=8)
     path = tmp_path_factory.mktemp("predictor") / "tiny_predictor.safetensors"
     return save_checkpoint(path, network, load_basis("isotropic", 4), 4, {})
+
+
+@pytest.fixture
+def tiny_settings(tiny_renderer: Path, tiny_predictor: Path, random_photos: list[np.ndarray]) -> dict[str, Any]:
+    """Settings of a small environment with the networks and photos above."""
+    return {
+        "photos": random_photos,
+        "patch_size": 64,
+        "renderer": str(tiny_renderer),
+        "predictor": str(tiny_predictor),
+        "device": "cpu",
+    }

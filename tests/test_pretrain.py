@@ -25,9 +25,10 @@ from torch import nn
 
 import pretrain.loop as loop
 from pretrain import train_amnet, train_predictor
-from pretrain.loop import MAX_BAD_STEPS, Trainer, split_photos, to_images
+from pretrain.loop import MAX_BAD_STEPS, Trainer, split_photos
 from sr_env.checkpoint import load_predictor, load_renderer, read_card
 from sr_env.degradation import Degradation, load_basis
+from sr_env.images import to_images
 from sr_env.photos import crops, open_photos
 from sr_env.renderers import amnet
 

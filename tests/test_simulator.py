@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,8 @@ from sr_env.simulator import Simulator, SimulatorSettings
 
 
 @pytest.fixture
-def settings(tiny_renderer: Path, tiny_predictor: Path, random_photos: list[np.ndarray]) -> dict[str, Any]:
-    return {
-        "photos": random_photos,
-        "patch_size": 64,
-        "renderer": str(tiny_renderer),
-        "predictor": str(tiny_predictor),
-        "device": "cpu",
-    }
+def settings(tiny_settings: dict[str, Any]) -> dict[str, Any]:
+    return tiny_settings
 
 
 def make(settings: dict[str, Any], iterative: bool = False, **changes: Any) -> Simulator:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -35,10 +36,18 @@ class _LPIPS(Metric):
 
     higher_is_better = False
     net: str
+    layers: tuple[int, ...]
+    features: Callable[..., ConvFeatures]
 
-    def __init__(self, backbone: ConvFeatures, border: int = 0) -> None:
+    def __init__(
+        self,
+        border: int = 0,
+        *,
+        weights: str | os.PathLike[str] | None = None,
+        backbone: ConvFeatures | None = None,
+    ) -> None:
         super().__init__(border)
-        self.backbone = backbone
+        self.backbone = backbone or self.features(self.layers, weights=weights)
         self.heads = nn.ParameterList(nn.Parameter(head, requires_grad=False) for head in _lpips_heads(self.net))
 
     def _encode(self, image: Tensor) -> list[Tensor]:
@@ -64,16 +73,9 @@ class LPIPSAlex(_LPIPS):
 
     name = "lpips"
     net = "alex"
+    layers = (1, 4, 7, 9, 11)
+    features = staticmethod(alexnet_features)
     min_size = 31
-
-    def __init__(
-        self,
-        border: int = 0,
-        *,
-        weights: str | os.PathLike[str] | None = None,
-        backbone: ConvFeatures | None = None,
-    ) -> None:
-        super().__init__(backbone or alexnet_features((1, 4, 7, 9, 11), weights=weights), border)
 
 
 @register
@@ -91,16 +93,9 @@ class LPIPSVGG(_LPIPS):
 
     name = "lpips_vgg"
     net = "vgg"
+    layers = (3, 8, 15, 22, 29)
+    features = staticmethod(vgg16_features)
     min_size = 16
-
-    def __init__(
-        self,
-        border: int = 0,
-        *,
-        weights: str | os.PathLike[str] | None = None,
-        backbone: ConvFeatures | None = None,
-    ) -> None:
-        super().__init__(backbone or vgg16_features((3, 8, 15, 22, 29), weights=weights), border)
 
 
 @register
