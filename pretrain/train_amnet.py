@@ -21,7 +21,7 @@ from sr_env.checkpoint import load_renderer
 from sr_env.degradation import Degradation, load_basis
 from sr_env.devices import resolve_device
 from sr_env.photos import PhotoSource
-from sr_env.renderers import create_amnet
+from sr_env.renderers import AMNet, create_amnet
 
 
 @dataclass
@@ -31,13 +31,57 @@ class Settings(TrainingSettings):
     Attributes:
         size: "amnet" (1.5 M parameters) or "amnet_l" (0.4 M).
         scale: Magnification, 2, 3 or 4.
-        start: Name or path of a renderer of this size to start from; None starts from scratch.
+        start: Name or path of a renderer to start from, of this size or smaller and of any scale (see :func:`inherit`);
+            None starts from scratch.
     """
 
     out: Path = Path("runs/amnet")
     size: Literal["amnet", "amnet_l"] = "amnet_l"
     scale: int = 4
     start: str | None = None
+
+
+@torch.no_grad()
+def inherit(network: AMNet, smaller: AMNet) -> None:
+    """Start a network from a trained one that is as large or smaller.
+
+    At the same scale the result renders what the smaller one renders, to rounding: the channels and blocks that it
+    adds feed into nothing yet, but receive gradients from the first step on (Net2Net, Chen et al., 2016). At another
+    scale the tail, whose shape hangs on the scale, keeps its fresh initialisation.
+
+    Args:
+        network: A freshly initialised network; changed in place.
+        smaller: What to start from.
+
+    Raises:
+        ValueError: ``smaller`` has more channels or blocks, or another code length.
+    """
+    own, other = network.architecture, smaller.architecture
+    if other["code_length"] != own["code_length"] or any(other[key] > own[key] for key in ("channels", "blocks")):
+        raise ValueError(f"a renderer of {other} does not fit into one of {own}: choose a larger --size")
+    channels = other["channels"]
+
+    def embed(into: nn.Conv2d | nn.Linear, source: nn.Conv2d | nn.Linear) -> None:
+        rows, columns = source.weight.shape[:2]
+        into.weight[:rows, columns:] = 0
+        into.weight[:rows, :columns] = source.weight
+        into.bias[:rows] = source.bias
+
+    embed(network.head, smaller.head)
+    for block, source in zip(network.body, smaller.body, strict=False):
+        embed(block.conv1, source.conv1)
+        embed(block.conv2, source.conv2)
+        embed(block.modulation.mlp[0], source.modulation.mlp[0])
+        into, last = block.modulation.mlp[2], source.modulation.mlp[2]
+        for half in range(2):  # scales, then shifts
+            rows = slice(half * own["channels"], half * own["channels"] + channels)
+            into.weight[rows, :channels] = last.weight[half * channels : (half + 1) * channels]
+            into.bias[rows] = last.bias[half * channels : (half + 1) * channels]
+    for block in network.body[len(smaller.body) :]:
+        nn.init.zeros_(block.conv2.weight)
+        nn.init.zeros_(block.conv2.bias)
+    if own["scale"] == other["scale"]:
+        embed(network.tail, smaller.tail)
 
 
 class AMNetTask(Task):
@@ -52,10 +96,7 @@ class AMNetTask(Task):
         self.name = f"{settings.size}_x{settings.scale}"
         self.network = create_amnet(settings.size, settings.scale).to(device)
         if settings.start is not None:
-            started = load_renderer(settings.start, scale=settings.scale, device=device)
-            if started.network.architecture != self.network.architecture:
-                raise ValueError(f"renderer {settings.start!r} is of another size than {settings.size}: change --size")
-            self.network.load_state_dict(started.network.state_dict())
+            inherit(self.network, load_renderer(settings.start, device=device).network)
         self.held_out = HeldOut(held_out, self.degradation, self.basis, device)
 
     def loss(
