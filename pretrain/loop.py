@@ -1,7 +1,11 @@
-"""The one training loop: data, precision, EMA, validation, checkpoints, resume.
+"""The one training loop: data, devices and processes, precision, EMA, validation, checkpoints, resume.
 
-What differs between training a renderer and training a predictor is a :class:`Task`; everything else is here. The
-batch of step k depends on ``(seed, k)`` alone, so that a resumed run sees the same data as one that was never stopped.
+What differs between training a renderer, a GAN and a predictor is a :class:`Task`; everything else is here. The batch
+of step k depends on ``(seed, k)`` alone, so that a resumed run sees the same data as one that was never stopped.
+
+``accelerate launch --num_processes P pretrain/train_amnet.py ...`` trains on P devices: each process takes its part of
+a batch of ``P * batch_size``, which is the batch that one process with that ``batch_size`` would see. The first process
+validates and writes.
 """
 
 from __future__ import annotations
@@ -12,17 +16,21 @@ import threading
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
 
 import numpy as np
 import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate.state import AcceleratorState
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
@@ -34,7 +42,7 @@ from sr_env._files import atomic_write, check_writable
 from sr_env._provenance import command_line, commit, hardware, public_path
 from sr_env.checkpoint import save_checkpoint
 from sr_env.degradation import REPORTED_WIDTHS, Degradation, KernelBasis, quantize, soften
-from sr_env.devices import Precision, autocast, channels_last, resolve_device, uses_bf16
+from sr_env.devices import Precision, channels_last, resolve_device, uses_bf16
 from sr_env.images import to_images
 from sr_env.metrics import create_metric
 from sr_env.photos import PhotoSource, augment, crops, open_photos, random_crops
@@ -53,8 +61,9 @@ class TrainingSettings:
         out: Folder for the checkpoint to resume from, the exported weights and the TensorBoard curves.
         data: Folder of HR photos, searched recursively; "bundled" takes scikit-image's photographs.
         steps: Optimiser steps in all.
-        batch_size: Patches per step.
+        batch_size: Patches per step and process.
         patch_size: HR patch side in pixels.
+        workers: Threads that cut patches ahead.
         learning_rate: Peak learning rate of AdamW; a cosine takes it to ``final_lr_ratio`` of that.
         warmup_steps: Steps over which the learning rate rises linearly.
         final_lr_ratio: Last learning rate as a share of the peak.
@@ -66,6 +75,7 @@ class TrainingSettings:
         seed: Seed of initial weights and data order.
         resume: Continue from the last checkpoint in ``out``.
         checkpoint_minutes: Minutes between checkpoints.
+        log_every: Steps between points of the curves.
         validate_every: Steps between validations.
         validation_photos: Photos of the folder held out for validation (the bundled source has its own).
     """
@@ -75,6 +85,7 @@ class TrainingSettings:
     steps: int = 40_000
     batch_size: int = 16
     patch_size: int = 128
+    workers: int = 2
     learning_rate: float = 5e-4
     warmup_steps: int = 200
     final_lr_ratio: float = 1e-2
@@ -86,11 +97,14 @@ class TrainingSettings:
     seed: int = 0
     resume: bool = False
     checkpoint_minutes: float = 2.0
+    log_every: int = 50
     validate_every: int = 2000
     validation_photos: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "patch_size", "validate_every", "validation_photos"):
+        for name in (
+            *("steps", "batch_size", "patch_size", "workers", "log_every", "validate_every", "validation_photos"),
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: give at least 1")
         for name, right in (
@@ -106,21 +120,27 @@ class TrainingSettings:
 
 
 class Task(ABC):
-    """What is trained: the network, its loss, its validation.
+    """What is trained: the network, its loss, its validation; and, in a GAN, the network that it is trained against.
 
     Attributes:
         network: The network whose parameters are trained, on its device.
+        adversary: The network trained against it (a discriminator), on its device; None where there is none.
+        adversary_rate: Peak learning rate of the adversary, which follows the same schedule.
         basis: Kernel basis that the exported checkpoint is bound to.
         scale: Magnification.
         name: File name of the exported weights, without suffix.
-        headline: Validation figure by which the best weights are chosen; higher is better.
+        headline: Validation figure by which the best weights are chosen.
+        higher_is_better: Direction of the headline.
     """
 
     network: nn.Module
+    adversary: nn.Module | None = None
+    adversary_rate: float = 1e-4
     basis: KernelBasis
     scale: int
     name: str
     headline: str = "psnr"
+    higher_is_better: bool = True
 
     @abstractmethod
     def loss(
@@ -138,6 +158,17 @@ class Task(ABC):
             The scalar to minimise, and named scalars to log.
         """
 
+    def adversary_loss(self, adversary: nn.Module) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Loss of the adversary on the pictures of the batch whose :meth:`loss` was computed last.
+
+        Args:
+            adversary: The adversary to run, possibly wrapped for several processes.
+
+        Returns:
+            The scalar to minimise, and named scalars to log.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor]:
         """Figures of the averaged network on the held-out photos, and a picture [3, H, W] in [0, 1]."""
@@ -148,7 +179,7 @@ class Task(ABC):
 
 
 class HeldOut:
-    """Held-out photos, degraded once with the supplement's three widths, and the fidelity of their reconstruction.
+    """Held-out photos, degraded once with the supplement's three widths, and the scores of their reconstruction.
 
     Args:
         photos: The held-out photos; a centre crop of each is used.
@@ -156,6 +187,7 @@ class HeldOut:
         basis: Kernel basis for the true codes.
         device: Where they are kept.
         softness: Where positive, every photo is also there softened by a Gaussian of this width in HR pixels.
+        metrics: What is measured.
     """
 
     def __init__(
@@ -165,6 +197,7 @@ class HeldOut:
         basis: KernelBasis,
         device: torch.device,
         softness: float = 0.0,
+        metrics: Sequence[str] = ("psnr",),
     ) -> None:
         scale = degradation.scale
         side = min(_VALIDATION_CROP, *(min(shape) for shape in photos.shapes)) // scale * scale
@@ -174,27 +207,26 @@ class HeldOut:
         if softness > 0:
             hr = torch.cat((hr, quantize(soften(hr, hr.new_full((len(hr),), softness)))))
         self.hr = hr
-        self.psnr = create_metric("psnr", border=scale, device=device)
+        self.metrics = {name: create_metric(name, border=scale, device=device) for name in metrics}
         self.sets: dict[float, tuple[Tensor, Tensor]] = {}
         for width in REPORTED_WIDTHS:
             kernels = degradation.build(np.full(len(hr), width), device=device)
             self.sets[width] = (degradation(hr, kernels), basis.encode(kernels.kernels))
 
     @torch.inference_mode()
-    def score(
-        self, render: Callable[[Tensor, Tensor], Tensor], prefix: str = "psnr"
-    ) -> tuple[dict[str, float], Tensor]:
-        """PSNR-Y per width and mean, and the last rendered picture.
+    def score(self, render: Callable[[Tensor, Tensor], Tensor]) -> tuple[dict[str, float], Tensor]:
+        """Every metric's mean, under its name, and per width, as ``psnr_0.2``; and the last picture beside HR.
 
         Args:
             render: (LR [B, 3, h, w], true code [B, L]) -> SR [B, 3, H, W].
-            prefix: Name of the mean; the widths are ``prefix_0.2`` and so on.
         """
-        figures, sr = {}, self.hr
-        for width, (lr, code) in self.sets.items():
-            sr = render(lr, code).float().clamp(0, 1)
-            figures[f"{prefix}_{width}"] = float(self.psnr(sr, self.hr).mean())
-        return {prefix: float(np.mean(list(figures.values()))), **figures}, torch.cat((sr[0], self.hr[0]), dim=-1)
+        rendered = {width: render(lr, code).float().clamp(0, 1) for width, (lr, code) in self.sets.items()}
+        figures = {}
+        for name, metric in self.metrics.items():
+            values = {width: float(metric(sr, self.hr).mean()) for width, sr in rendered.items()}
+            figures[name] = float(np.mean(list(values.values())))
+            figures |= {f"{name}_{width}": value for width, value in values.items()}
+        return figures, torch.cat((next(reversed(rendered.values()))[0], self.hr[0]), dim=-1)
 
 
 def split_photos(settings: TrainingSettings) -> tuple[PhotoSource, np.ndarray, PhotoSource]:
@@ -220,6 +252,24 @@ def split_photos(settings: TrainingSettings) -> tuple[PhotoSource, np.ndarray, P
     order = np.random.default_rng(0).permutation(len(source))  # the same photos for every seed and every script
     held_out = open_photos([source[int(index)] for index in order[:count]])
     return source, np.sort(order[count:]), held_out
+
+
+def training_device(settings: TrainingSettings) -> torch.device:
+    """Device of this process: the settings' own, or under ``accelerate launch`` the one that it was given.
+
+    Raises:
+        ValueError: This machine has no such device, or one device was named for several processes.
+    """
+    device = resolve_device(settings.device)
+    state = PartialState(cpu=device.type == "cpu")
+    if state.num_processes == 1:
+        return device
+    if device.index is not None:
+        raise ValueError(
+            f"device {settings.device!r} names one device for {state.num_processes} processes: "
+            f"give {device.type!r}, each takes its own"
+        )
+    return state.device
 
 
 def compile_where_possible(network: nn.Module, settings: TrainingSettings, device: torch.device) -> nn.Module:
@@ -277,6 +327,21 @@ def stop_requests() -> Iterator[threading.Event]:
             signal.signal(number, handler or signal.SIG_DFL)  # None where the handler was not set from Python
 
 
+def _accelerator(precision: str) -> Accelerator:
+    """Accelerate's view of this process; networks are on their device already."""
+    AcceleratorState._reset_state()  # else a second run in one process (a notebook) could not change the precision
+    return Accelerator(
+        mixed_precision=precision,
+        device_placement=False,
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # all compute the same buffers
+    )
+
+
+def _optimizer(network: nn.Module, rate: float, betas: tuple[float, float]) -> torch.optim.AdamW:
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(parameters, rate, betas, weight_decay=0.0, fused=True)
+
+
 class Trainer:
     """Runs a task.
 
@@ -303,8 +368,11 @@ class Trainer:
         console: Console | None = None,
     ) -> None:
         self.task, self.settings, self.photos, self.indices = task, settings, photos, indices
-        self.console = console or Console()
-        self.device = resolve_device(settings.device)
+        self.device = training_device(settings)
+        self.precision = "bf16" if uses_bf16(settings.precision, self.device) else "no"
+        self.accelerator = _accelerator(self.precision)
+        self.main = self.accelerator.is_main_process
+        self.console = (console or Console()) if self.main else Console(quiet=True)
         self.checkpoint = settings.out / "checkpoint.pt"
         self.weights = settings.out / f"{task.name}.safetensors"
         if settings.resume and not self.checkpoint.is_file():
@@ -316,16 +384,21 @@ class Trainer:
                 f"patch_size {settings.patch_size} does not suit scale {task.scale}: "
                 f"give a multiple of {task.scale} from {MIN_LR_SIZE * task.scale}"
             )
-        check_writable(settings.out)
+        trained = [channels_last(network) for network in (task.network, task.adversary) if network is not None]
+        # Weights, average and two moments, in the checkpoint and in the one that replaces it.
+        sizes = [p.numel() * p.element_size() for network in trained for p in network.parameters()]
+        check_writable(settings.out, 8 * sum(sizes))
 
-        network = channels_last(task.network)
-        self.average = AveragedModel(network, multi_avg_fn=moving_average(settings.ema))
-        parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=0.0, fused=True)
+        self.average = AveragedModel(task.network, multi_avg_fn=moving_average(settings.ema))
+        self.optimizer = _optimizer(task.network, settings.learning_rate, (0.9, 0.999))
+        self.adversary_optimizer = None
+        if task.adversary is not None:
+            self.adversary_optimizer = _optimizer(task.adversary, task.adversary_rate, (0.5, 0.999))
         self.step, self.seconds, self.best, self.bad_steps = 0, 0.0, -math.inf, 0
         if settings.resume:
             self._load()
-        self.network = compile_where_possible(network, settings, self.device)
+        self.network = compile_where_possible(self.accelerator.prepare(task.network), settings, self.device)
+        self.adversary = self.accelerator.prepare(task.adversary) if task.adversary is not None else None
 
     def run(self) -> dict[str, float]:
         """Train to ``settings.steps``.
@@ -338,10 +411,11 @@ class Trainer:
             KeyboardInterrupt: After Ctrl-C or SIGTERM, with a checkpoint saved.
         """
         settings = self.settings
-        precision = "bf16" if uses_bf16(settings.precision, self.device) else "fp32"
+        precision = "fp32" if self.precision == "no" else self.precision
+        processes = f" in {self.accelerator.num_processes} processes" if self.accelerator.num_processes > 1 else ""
         self.console.print(
             f"{self.task.name}: {len(self.indices)} photos, steps {self.step} to {settings.steps}, "
-            f"{self.device.type} {precision}, writing to {settings.out}"
+            f"{self.device.type} {precision}{processes}, writing to {settings.out}"
         )
         figures: dict[str, float] = {}
         begun = time.monotonic() - self.seconds
@@ -354,7 +428,7 @@ class Trainer:
             TimeRemainingColumn(),
             console=self.console,
         )
-        writer = SummaryWriter(str(settings.out / "tb"), purge_step=self.step + 1)
+        writer = SummaryWriter(str(settings.out / "tb"), purge_step=self.step + 1) if self.main else None
         batches = self._batches()
         try:
             with stop_requests() as stop, progress:
@@ -364,7 +438,7 @@ class Trainer:
                     self.step += 1
                     self.seconds = time.monotonic() - begun
                     progress.update(bar, completed=self.step)
-                    if self.step % 100 == 0:
+                    if self.step % settings.log_every == 0 and writer is not None:
                         for name, value in logs.items():
                             writer.add_scalar(f"train/{name}", float(value), self.step)
                         writer.add_scalar("train/lr", self._rate(self.step), self.step)
@@ -374,71 +448,108 @@ class Trainer:
                     if time.monotonic() - saved > 60 * settings.checkpoint_minutes or self.step == settings.steps:
                         self._save()
                         saved = time.monotonic()
-                    if stop.is_set() and self.step < settings.steps:
+                    if self._agree(stop.is_set()) and self.step < settings.steps:
                         self._save()
                         self.console.print(f"stopped at step {self.step}; add --resume to go on from {self.checkpoint}")
                         raise KeyboardInterrupt
-                if not figures:
+                if not figures and self.main:
                     self.console.print(f"step {self.step} of {settings.steps}: nothing left to train; raise --steps")
                     figures = self._validate(writer)
         finally:
             batches.close()
-            writer.close()
+            if writer is not None:
+                writer.close()
         return figures
 
     def _batches(self) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
-        """Batches from the current step on, the next one cut while the present one is trained on."""
-        settings = self.settings
+        """This process's part of every batch from the current step on; the next ones are cut meanwhile."""
+        settings, accelerator = self.settings, self.accelerator
+        total = settings.batch_size * accelerator.num_processes
+        share = slice(accelerator.process_index, None, accelerator.num_processes)
 
         def draw(step: int) -> tuple[np.ndarray, np.ndarray]:
             rng = np.random.default_rng([settings.seed, step])
-            chosen = rng.choice(self.indices, settings.batch_size)
-            patches = augment(random_crops(self.photos, chosen, rng, settings.patch_size), rng)
-            return patches, rng.random((settings.batch_size, UNIFORMS_PER_PATCH))
+            chosen = rng.choice(self.indices, total)
+            patches = random_crops(self.photos, chosen, rng, settings.patch_size, share=share)
+            ways = rng.random((3, total)) < 0.5
+            return augment(patches, ways[:, share]), rng.random((total, UNIFORMS_PER_PATCH))[share]
 
-        with ThreadPoolExecutor(1) as pool:
-            coming = pool.submit(draw, self.step)
-            for step in range(self.step, settings.steps):
-                batch = coming.result()
-                if step + 1 < settings.steps:
-                    coming = pool.submit(draw, step + 1)
+        with ThreadPoolExecutor(settings.workers) as pool:
+            steps = iter(range(self.step, settings.steps))
+            coming = deque(pool.submit(draw, step) for step in islice(steps, settings.workers))
+            while coming:
+                batch = coming.popleft().result()
+                coming.extend(pool.submit(draw, step) for step in islice(steps, 1))
                 yield batch
 
-    def _rate(self, step: int) -> float:
-        """Learning rate of a step: linear rise, then a cosine."""
+    def _share_of_peak(self, step: int) -> float:
+        """Learning rate of a step as a share of the peak: linear rise, then a cosine."""
         settings = self.settings
         if step < settings.warmup_steps:
-            return settings.learning_rate * (step + 1) / settings.warmup_steps
+            return (step + 1) / settings.warmup_steps
         share = min(1.0, (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps))
         low = settings.final_lr_ratio
-        return settings.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * share)))
+        return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * share))
+
+    def _rate(self, step: int) -> float:
+        """Learning rate of a step."""
+        return self.settings.learning_rate * self._share_of_peak(step)
 
     def _update(self, patches: np.ndarray, uniforms: np.ndarray) -> dict[str, Tensor]:
-        """One optimiser step; a step whose loss or gradient is not finite changes nothing."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rate(self.step)
+        """One step of the network, then of its adversary; one whose loss or gradient is not finite changes nothing."""
+        task, logs = self.task, {}
         hr = to_images(patches, self.device)
-        with autocast(self.settings.precision, self.device):
-            loss, logs = self.task.loss(self.network, hr, uniforms, self.step)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.task.network.parameters(), self.settings.clip)
-        if bool(torch.isfinite(norm)) and bool(torch.isfinite(loss)):
-            self.optimizer.step()
-            self.average.update_parameters(self.task.network)
-            self.bad_steps = 0
-        else:
-            self.bad_steps += 1
-            if self.bad_steps >= MAX_BAD_STEPS:
-                saved = f" and --resume from {self.checkpoint}" if self.checkpoint.is_file() else ""
-                raise FloatingPointError(
-                    f"the loss was not finite for {MAX_BAD_STEPS} steps up to step {self.step}: "
-                    f"lower --learning-rate{saved}"
-                )
-        return {"loss": loss.detach(), "gradient_norm": norm, **{k: v.detach() for k, v in logs.items()}}
+        if task.adversary is not None:
+            task.adversary.requires_grad_(False)  # judged by it, not training it
+        with self.accelerator.autocast():
+            loss, terms = task.loss(self.network, hr, uniforms, self.step)
+        good, logs["gradient_norm"] = self._descend(loss, task.network, self.optimizer, self.settings.learning_rate)
+        if good:
+            self.average.update_parameters(task.network)
+        logs |= {"loss": loss.detach(), **{name: value.detach() for name, value in terms.items()}}
+        if self.adversary is not None and self.adversary_optimizer is not None and task.adversary is not None:
+            task.adversary.requires_grad_(True)
+            with self.accelerator.autocast():
+                loss, terms = task.adversary_loss(self.adversary)
+            fine, logs["adversary_gradient_norm"] = self._descend(
+                loss, task.adversary, self.adversary_optimizer, task.adversary_rate
+            )
+            good = good and fine
+            logs |= {"adversary_loss": loss.detach(), **{name: value.detach() for name, value in terms.items()}}
+        self.bad_steps = 0 if good else self.bad_steps + 1
+        if self.bad_steps >= MAX_BAD_STEPS:
+            saved = f" and --resume from {self.checkpoint}" if self.checkpoint.is_file() else ""
+            raise FloatingPointError(
+                f"the loss was not finite for {MAX_BAD_STEPS} steps up to step {self.step}: "
+                f"lower --learning-rate{saved}"
+            )
+        return logs
 
-    def _validate(self, writer: SummaryWriter) -> dict[str, float]:
-        """Score the averaged weights, log, and export them when they are the best so far."""
+    def _descend(
+        self, loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer, peak: float
+    ) -> tuple[bool, Tensor]:
+        """One optimiser step; whether it was taken, and the gradient's norm before clipping."""
+        for group in optimizer.param_groups:
+            group["lr"] = peak * self._share_of_peak(self.step)
+        optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(loss)
+        norm = nn.utils.clip_grad_norm_(network.parameters(), self.settings.clip)
+        # A NaN of one process's loss is in the gradients of all, but an infinite loss need not be.
+        good = bool(torch.isfinite(norm)) and not self._agree(not bool(torch.isfinite(loss)))
+        if good:
+            optimizer.step()
+        return good, norm
+
+    def _agree(self, said: bool) -> bool:
+        """Whether any process says so."""
+        if self.accelerator.num_processes == 1:
+            return said
+        return bool(self.accelerator.reduce(torch.tensor(float(said), device=self.device), "sum") > 0)
+
+    def _validate(self, writer: SummaryWriter | None) -> dict[str, float]:
+        """Score the averaged weights, log, and export them when they are the best so far (in the first process)."""
+        if writer is None:
+            return {}
         network = self.average.module.eval()
         figures, picture = self.task.validate(network)
         for name, value in figures.items():
@@ -447,8 +558,9 @@ class Trainer:
         told = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
         rate = self.step / max(self.seconds, 1e-9)
         self.console.print(f"step {self.step}: {told} ({rate:.1f} steps/s, {self.seconds / 60:.1f} min)")
-        if figures[self.task.headline] > self.best:
-            self.best = figures[self.task.headline]
+        quality = figures[self.task.headline] * (1 if self.task.higher_is_better else -1)
+        if quality > self.best:
+            self.best = quality
             save_checkpoint(self.weights, network, self.task.basis, self.task.scale, self._card(figures))
         return figures
 
@@ -474,6 +586,8 @@ class Trainer:
         }
 
     def _save(self) -> None:
+        if not self.main:
+            return
         state = {
             "step": self.step,
             "seconds": self.seconds,
@@ -482,6 +596,9 @@ class Trainer:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
+        if self.task.adversary is not None and self.adversary_optimizer is not None:
+            state["adversary"] = self.task.adversary.state_dict()
+            state["adversary_optimizer"] = self.adversary_optimizer.state_dict()
         with atomic_write(self.checkpoint) as temporary:
             torch.save(state, temporary)
 
@@ -491,6 +608,9 @@ class Trainer:
             self.task.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
+            if self.task.adversary is not None and self.adversary_optimizer is not None:
+                self.task.adversary.load_state_dict(state["adversary"])
+                self.adversary_optimizer.load_state_dict(state["adversary_optimizer"])
             self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
         except Exception as error:  # torch raises many types for a damaged or foreign file
             raise ValueError(

@@ -15,11 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretrain.loop import HeldOut, Task, Trainer, TrainingSettings, split_photos
+from pretrain.loop import HeldOut, Task, Trainer, TrainingSettings, split_photos, training_device
 from sr_env._script import run_script
 from sr_env.checkpoint import load_renderer
 from sr_env.degradation import Degradation, load_basis
-from sr_env.devices import resolve_device
 from sr_env.photos import PhotoSource
 from sr_env.renderers import AMNet, create_amnet
 
@@ -61,34 +60,28 @@ def inherit(network: AMNet, smaller: AMNet) -> None:
         raise ValueError(f"a renderer of {other} does not fit into one of {own}: choose a larger --size")
     channels = other["channels"]
 
-    def embed(into: nn.Conv2d | nn.Linear, source: nn.Conv2d | nn.Linear) -> None:
-        rows, columns = source.weight.shape[:2]
-        into.weight[:rows, columns:] = 0
-        into.weight[:rows, :columns] = source.weight
-        into.bias[:rows] = source.bias
-
-    embed(network.head, smaller.head)
-    for block, source in zip(network.body, smaller.body, strict=False):
-        embed(block.conv1, source.conv1)
-        embed(block.conv2, source.conv2)
-        embed(block.modulation.mlp[0], source.modulation.mlp[0])
-        into, last = block.modulation.mlp[2], source.modulation.mlp[2]
-        for half in range(2):  # scales, then shifts
-            rows = slice(half * own["channels"], half * own["channels"] + channels)
-            into.weight[rows, :channels] = last.weight[half * channels : (half + 1) * channels]
-            into.bias[rows] = last.bias[half * channels : (half + 1) * channels]
-    for block in network.body[len(smaller.body) :]:
-        nn.init.zeros_(block.conv2.weight)
-        nn.init.zeros_(block.conv2.bias)
-    if own["scale"] == other["scale"]:
-        embed(network.tail, smaller.tail)
+    into, trained = network.state_dict(), smaller.state_dict()  # views: writing to them changes the network
+    for name, source in trained.items():
+        target = into[name]
+        if name.startswith("tail.") and own["scale"] != other["scale"]:
+            continue
+        if name.endswith("modulation.mlp.2.weight") or name.endswith("modulation.mlp.2.bias"):
+            source, target = source.unflatten(0, (2, -1)), target.unflatten(0, (2, -1))  # scales, then shifts
+            rows: tuple[slice, ...] = (slice(None), slice(channels))
+        else:
+            rows = (slice(len(source)),)
+        target[rows] = 0
+        target[(*rows, *(slice(side) for side in source.shape[len(rows) :]))] = source
+    for name, target in into.items():
+        if ".conv2." in name and name not in trained:
+            target.zero_()
 
 
 class AMNetTask(Task):
     """L1 fidelity with the true code (the renderer of the supervised model)."""
 
     def __init__(self, settings: Settings, held_out: PhotoSource) -> None:
-        device = resolve_device(settings.device)
+        device = training_device(settings)
         torch.manual_seed(settings.seed)
         self.degradation = Degradation(settings.scale)
         self.basis = load_basis("isotropic", settings.scale).to(device)

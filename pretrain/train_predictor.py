@@ -19,12 +19,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretrain.loop import HeldOut, Task, Trainer, TrainingSettings, compile_where_possible, split_photos
+from pretrain.loop import (
+    HeldOut,
+    Task,
+    Trainer,
+    TrainingSettings,
+    compile_where_possible,
+    split_photos,
+    training_device,
+)
 from sr_env._provenance import public_path
 from sr_env._script import run_script
 from sr_env.checkpoint import load_predictor, load_renderer
 from sr_env.degradation import Degradation, quantize, soften
-from sr_env.devices import channels_last, resolve_device
+from sr_env.devices import channels_last
 from sr_env.photos import PhotoSource
 from sr_env.predictor import KernelPredictor
 
@@ -61,7 +69,7 @@ class PredictorTask(Task):
     """Code regression, then the supervised blind model: error of the picture rendered with the predicted code."""
 
     def __init__(self, settings: Settings, held_out: PhotoSource) -> None:
-        device = resolve_device(settings.device)
+        device = training_device(settings)
         torch.manual_seed(settings.seed)
         checkpoint = load_renderer(settings.renderer, device=device)
         self.settings = settings
@@ -76,7 +84,7 @@ class PredictorTask(Task):
             started = load_predictor(settings.start, scale=self.scale, basis=self.basis, device=device)
             self.network = started.network.requires_grad_(True).train()
         self.held_out = HeldOut(held_out, self.degradation, self.basis, device, softness=settings.softness / 2)
-        self.true_psnr = self.held_out.score(self.renderer, prefix="psnr_true_kernel")[0]["psnr_true_kernel"]
+        self.true_psnr = self.held_out.score(self.renderer)[0]["psnr"]
         self.renderer_card = checkpoint.card
 
     def loss(

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
-def check_writable(folder: str | os.PathLike[str]) -> None:
+def check_writable(folder: str | os.PathLike[str], needed: int = 0) -> None:
     """Create ``folder`` and a passing file in it, so that an unwritable one shows before the work and not after.
 
+    Args:
+        folder: Where files will be written.
+        needed: Bytes that must be free there.
+
     Raises:
-        OSError: The folder cannot be created or written, naming it.
+        OSError: The folder cannot be created or written, or its disk is too full, naming it.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=folder).close()
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(
+            f"{str(folder)!r} has {free / 1e6:.1f} MB free and {needed / 1e6:.1f} MB are needed: "
+            "free some or write elsewhere"
+        )
 
 
 @contextmanager

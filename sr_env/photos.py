@@ -620,6 +620,7 @@ def random_crops(
     rng: np.random.Generator,
     size: int,
     *,
+    share: slice = slice(None),
     out: Pixels | None = None,
 ) -> Pixels:
     """Cut one square out of each photo named, at places drawn uniformly.
@@ -629,6 +630,7 @@ def random_crops(
         indices: Integers ``[B]``: which photo.
         rng: Draws the places: all rows, then all columns.
         size: Side of the squares in pixels.
+        share: The part of the batch to cut, where several processes share one; places are drawn for all of it.
         out: Array to fill, uint8 ``[B, size, size, 3]``; a new one where absent.
 
     Returns:
@@ -639,25 +641,28 @@ def random_crops(
     """
     indices = _check_crops(source, indices, size)
     room = source.shape_array[indices] - size + 1
-    return crops(source, indices, rng.integers(room[:, 0]), rng.integers(room[:, 1]), size, out=out)
+    tops, lefts = rng.integers(room[:, 0]), rng.integers(room[:, 1])
+    return crops(source, indices[share], tops[share], lefts[share], size, out=out)
 
 
-def augment(images: Pixels, rng: np.random.Generator) -> Pixels:
-    """Turn and mirror each square picture in one of the 8 ways, drawn uniformly.
+def augment(images: Pixels, ways: NDArray[np.bool_]) -> Pixels:
+    """Turn and mirror each square picture in one of the 8 ways.
 
     Args:
         images: ``[B, S, S, C]``, any dtype; left untouched.
-        rng: Draws the ways.
+        ways: Booleans ``[3, B]``: upside down, mirrored, transposed (in this order).
 
     Returns:
         A new array of the same shape.
 
     Raises:
-        ValueError: The pictures are not square.
+        ValueError: The pictures are not square, or the ways do not fit.
     """
-    if images.ndim != 4 or images.shape[1] != images.shape[2]:
-        raise ValueError(f"images have shape {list(images.shape)}; give squares [B, S, S, C]")
-    upside_down, mirrored, transposed = rng.random((3, len(images))) < 0.5
+    if images.ndim != 4 or images.shape[1] != images.shape[2] or ways.shape != (3, len(images)):
+        raise ValueError(
+            f"images have shape {list(images.shape)} and ways {list(ways.shape)}; give squares [B, S, S, C] and [3, B]"
+        )
+    upside_down, mirrored, transposed = ways
     result = np.array(images, order="C")
     # A pixel as one element: moving three bytes at once is four times faster than one by one.
     pixels = result.view(np.dtype((np.void, result.itemsize * result.shape[3])))[..., 0]

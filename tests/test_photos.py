@@ -467,6 +467,8 @@ def test_random_crops_are_seeded_and_reach_every_place() -> None:
     first = random_crops(source, indices, np.random.default_rng(5), 16)
     np.testing.assert_array_equal(first, random_crops(source, indices, np.random.default_rng(5), 16))
     assert (first != random_crops(source, indices, np.random.default_rng(6), 16)).any()
+    half = random_crops(source, indices, np.random.default_rng(5), 16, share=slice(1, None))
+    np.testing.assert_array_equal(first[1:], half)
     np.testing.assert_array_equal(first[:, 0, 0, 2], indices)
     assert set(first[indices == 0, 0, 0, 0]) == set(range(5))
     assert set(first[indices == 0, 0, 0, 1]) == set(range(15))
@@ -499,13 +501,16 @@ def test_augment_gives_all_eight_ways_evenly() -> None:
     turned = [np.rot90(tile, turns) for turns in range(4)]
     ways = [*turned, *(image[:, ::-1] for image in turned)]
     batch = np.repeat(tile[None], 800, axis=0)
-    result = augment(batch, np.random.default_rng(1))
+    drawn = np.random.default_rng(1).random((3, 800)) < 0.5
+    result = augment(batch, drawn)
     counts = [sum(bool((image == way).all()) for image in result) for way in ways]
     assert sum(counts) == 800
     assert min(counts) > 60
     assert (batch == tile).all()
-    np.testing.assert_array_equal(result, augment(batch, np.random.default_rng(1)))
-    floats = augment(batch.astype(np.float32), np.random.default_rng(1))
+    np.testing.assert_array_equal(result[:3], augment(batch[:3], drawn[:, :3]))
+    floats = augment(batch.astype(np.float32), drawn)
     np.testing.assert_array_equal(result, floats)
     with pytest.raises(ValueError, match="squares"):
-        augment(np.zeros((2, 4, 5, 3), np.uint8), np.random.default_rng(0))
+        augment(np.zeros((2, 4, 5, 3), np.uint8), np.zeros((3, 2), bool))
+    with pytest.raises(ValueError, match=r"\[3, B\]"):
+        augment(np.zeros((2, 4, 4, 3), np.uint8), np.zeros((3, 1), bool))

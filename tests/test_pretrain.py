@@ -252,11 +252,11 @@ def test_held_out_score(random_photos: list[np.ndarray]) -> None:
         seen.append((lr, code))
         return (held.hr + 0.02).clamp(0, 1)  # all channels brighter: Y rises by 0.02 * 219 / 255
 
-    figures, picture = held.score(render, prefix="x")
+    figures, picture = held.score(render)
     error = (held.hr + 0.02).clamp(0, 1) - held.hr
     y = (error * torch.tensor([65.481, 128.553, 24.966])[:, None, None] / 255).sum(1)[:, 4:-4, 4:-4]
     wanted = float((-10 * y.square().mean((1, 2)).log10()).mean())
-    assert list(figures) == ["x", "x_0.2", "x_1.3", "x_2.6"]
+    assert list(figures) == ["psnr", "psnr_0.2", "psnr_1.3", "psnr_2.6"]
     assert all(value == pytest.approx(wanted, abs=0.01) for value in figures.values())
     assert picture.shape == (3, 48, 96)
     kernels = degradation.build(np.full(2, 1.3))

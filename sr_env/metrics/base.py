@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, TypeVar
@@ -48,6 +49,8 @@ class Metric(nn.Module):
         differentiable: Whether gradients reach the SR images.
         unit: Unit for display, ``"dB"`` or empty.
         min_size: Smallest height and width after cropping.
+        full_precision: Compute everything in float32. Set it to False on a metric that serves as a training loss, and
+            the ambient autocast reaches its backbone; comparing stays in float32.
 
     Raises:
         ValueError: ``border`` is not a non-negative integer.
@@ -59,6 +62,7 @@ class Metric(nn.Module):
     differentiable: bool = True
     unit: str = ""
     min_size: int = 1
+    full_precision: bool = True
 
     def __init__(self, border: int = 0) -> None:
         super().__init__()
@@ -78,7 +82,7 @@ class Metric(nn.Module):
         if not self.needs_reference:
             raise ValueError(f"{self.name} needs no reference: call it with the SR images alone")
         self._check(hr, "hr")
-        with torch.autocast(hr.device.type, enabled=False):
+        with self._precision(hr):
             return Prepared(self.name, self.border, hr.shape, self._encode(self._crop(hr)))
 
     def forward(self, sr: Tensor, hr: Tensor | Prepared | None = None) -> Tensor:
@@ -97,29 +101,34 @@ class Metric(nn.Module):
                 by another metric.
         """
         self._check(sr, "sr")
+        if not self.needs_reference:
+            with self._precision(sr), torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()):
+                values: Tensor = self._encode(self._crop(sr))
+                return values.float()
+        if hr is None:
+            raise ValueError(f"{self.name} compares with a reference: call it as metric(sr, hr)")
+        reference = hr if isinstance(hr, Prepared) else self.prepare(hr)
+        if (reference.metric, reference.border) != (self.name, self.border):
+            raise ValueError(
+                f"the reference was prepared by {reference.metric} with border {reference.border}, not by "
+                f"{self.name} with border {self.border}: prepare it with the metric that is called"
+            )
+        if reference.shape[1:] != sr.shape[1:] or reference.shape[0] not in (1, sr.shape[0]):
+            raise ValueError(
+                f"sr {list(sr.shape)} and hr {list(reference.shape)} must have the same size, and hr as many "
+                f"images as sr or one"
+            )
+        with self._precision(sr):
+            encoded = self._encode(self._crop(sr))
         with torch.autocast(sr.device.type, enabled=False):
-            if not self.needs_reference:
-                with torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()):
-                    values: Tensor = self._encode(self._crop(sr))
-                    return values.float()
-            if hr is None:
-                raise ValueError(f"{self.name} compares with a reference: call it as metric(sr, hr)")
-            reference = hr if isinstance(hr, Prepared) else self.prepare(hr)
-            if (reference.metric, reference.border) != (self.name, self.border):
-                raise ValueError(
-                    f"the reference was prepared by {reference.metric} with border {reference.border}, not by "
-                    f"{self.name} with border {self.border}: prepare it with the metric that is called"
-                )
-            if reference.shape[1:] != sr.shape[1:] or reference.shape[0] not in (1, sr.shape[0]):
-                raise ValueError(
-                    f"sr {list(sr.shape)} and hr {list(reference.shape)} must have the same size, and hr as many "
-                    f"images as sr or one"
-                )
-            return self._compare(self._encode(self._crop(sr)), reference.data).float()
+            return self._compare(encoded, reference.data).float()
 
     def extra_repr(self) -> str:
         """Shown by ``print(metric)``."""
         return f"name={self.name}, border={self.border}"
+
+    def _precision(self, image: Tensor) -> AbstractContextManager[object]:
+        return torch.autocast(image.device.type, enabled=False) if self.full_precision else nullcontext()
 
     def _encode(self, image: Tensor) -> Any:
         """Turn cropped float32 images [B, 3, H, W] into what ``_compare`` takes, or into values [B]."""

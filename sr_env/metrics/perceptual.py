@@ -138,7 +138,7 @@ class DISTS(Metric):
     def _encode(self, image: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Features, and their mean and variance over each map."""
         encoded = []
-        for x in (image, *self.backbone(image)):
+        for x in (image, *(features.float() for features in self.backbone(image))):
             variance, mean = torch.var_mean(x, (2, 3), correction=0)
             encoded.append((x, mean, variance))
         return encoded

@@ -1,0 +1,175 @@
+"""Fine-tune AMNet into AMGAN: ``L1 + 15 L_vgg + 0.01 L_adversarial + 10 L_DISTS``, the true kernel code given.
+
+    python pretrain/train_amgan.py --data FOLDER --start amnet_x4
+
+``--adversarial relativistic`` makes AMGAN*, the supplement's comparison: the same with a relativistic average GAN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pretrain.discriminator import MIN_SIZE, Discriminator
+from pretrain.loop import HeldOut, Task, Trainer, TrainingSettings, split_photos, training_device
+from pretrain.losses import (
+    AdversarialLoss,
+    Anchors,
+    DISTSLoss,
+    Form,
+    LossWeights,
+    RealnessLoss,
+    RelativisticAverageLoss,
+    VGGArchitecture,
+    VGGLoss,
+    total,
+    vgg_backbone,
+)
+from sr_env._provenance import public_path
+from sr_env._script import run_script
+from sr_env.checkpoint import load_renderer
+from sr_env.degradation import Degradation
+from sr_env.devices import channels_last
+from sr_env.photos import PhotoSource
+from sr_env.renderers.amnet import SIZES
+
+
+@dataclass
+class Settings(TrainingSettings):
+    """Fine-tune AMNet into AMGAN.
+
+    Attributes:
+        start: Name or path of the fidelity renderer to start from; its size and scale are AMGAN's.
+        adversarial: "realness" (AMGAN) or "relativistic" (AMGAN*).
+        weights: Weights of the loss terms.
+        vgg: Backbone of the VGG loss: "vgg19", "vgg16", or "auto" for VGG19 where its weights can be had.
+        outcomes: Outcomes of the realness discriminator.
+        anchors: Realness anchors: the supplement's, or those of the official code.
+        form: Realness distance: "kl" or "cross_entropy".
+        discriminator_rate: Peak learning rate of the discriminator.
+        discriminator_channels: Width of the discriminator's first layer.
+    """
+
+    out: Path = Path("runs/amgan")
+    steps: int = 20_000
+    learning_rate: float = 1e-4
+    start: str = "amnet_x4"
+    adversarial: Literal["realness", "relativistic"] = "realness"
+    weights: LossWeights = field(default_factory=LossWeights)
+    vgg: VGGArchitecture = "auto"
+    outcomes: int = 51
+    anchors: Anchors = "supplement"
+    form: Form = "kl"
+    discriminator_rate: float = 1e-4
+    discriminator_channels: int = 32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.discriminator_rate < 1:
+            raise ValueError(f"discriminator_rate is {self.discriminator_rate}: give a rate between 0 and 1")
+        if self.patch_size < MIN_SIZE:
+            raise ValueError(f"patch_size is {self.patch_size}: the discriminator needs at least {MIN_SIZE}")
+
+
+class AMGANTask(Task):
+    """Perceptual fine-tuning of a renderer against a discriminator.
+
+    The weights kept are those of the lowest LPIPS on the held-out photos: it is no term of the loss.
+    """
+
+    headline = "lpips"
+    higher_is_better = False
+
+    def __init__(self, settings: Settings, held_out: PhotoSource) -> None:
+        device = training_device(settings)
+        torch.manual_seed(settings.seed)
+        self.settings = settings
+        started = load_renderer(settings.start, device=device)
+        self.network = started.network.requires_grad_(True).train()
+        self.basis, self.scale, self.started = started.basis, started.scale, started.card
+        self.degradation = Degradation(self.scale)
+        self.name = f"{_name(settings, self.network.architecture)}_x{self.scale}"
+        self.terms: dict[str, nn.Module] = {}  # only what has a weight is loaded and computed
+        self.vgg_source = None
+        if settings.weights.vgg > 0:
+            backbone = vgg_backbone(settings.vgg, device)
+            self.terms["vgg"], self.vgg_source = VGGLoss(backbone), backbone.source
+        if settings.weights.dists > 0:
+            self.terms["dists"] = DISTSLoss(device)
+        self.adversarial: AdversarialLoss = (
+            RealnessLoss(settings.outcomes, settings.anchors, settings.form)
+            if settings.adversarial == "realness"
+            else RelativisticAverageLoss()
+        )
+        if settings.weights.adversarial > 0:
+            discriminator = Discriminator(self.adversarial.outputs, settings.discriminator_channels)
+            self.adversary = channels_last(discriminator.to(device))
+            self.adversary_rate = settings.discriminator_rate
+        self.pair: tuple[Tensor, Tensor] | None = None
+        self.last_step = 0
+        self.held_out = HeldOut(held_out, self.degradation, self.basis, device, metrics=("lpips", "psnr"))
+
+    def loss(
+        self, network: nn.Module, hr: Tensor, uniforms: np.ndarray, step: int
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The weighted sum of the terms."""
+        kernels = self.degradation.draw(uniforms, hr.device)
+        lr = self.degradation(hr, kernels).contiguous(memory_format=torch.channels_last)
+        sr = network(lr, self.basis.encode(kernels.kernels)).float()
+        self.pair, self.last_step = (hr, sr.detach()), step
+        terms = {"l1": F.l1_loss(sr, hr), **{name: term(sr, hr) for name, term in self.terms.items()}}
+        if self.adversary is not None:
+            with torch.no_grad():
+                real = self.adversary(hr) if self.adversarial.needs_real else None
+            terms["adversarial"] = self.adversarial.generator(real, self.adversary(sr), seed=step)
+        return total(terms, self.settings.weights), terms
+
+    def adversary_loss(self, adversary: nn.Module) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Loss of the discriminator on the last batch's HR and SR, and how far apart it tells them."""
+        if self.pair is None:
+            raise RuntimeError("the discriminator's loss needs a rendered batch: call loss() first")
+        real, fake = adversary(torch.cat(self.pair)).chunk(2)
+        loss = self.adversarial.discriminator(real, fake, seed=self.last_step)
+        return loss, {"real_fake_distance": (real.mean(0) - fake.mean(0)).norm()}
+
+    def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor]:
+        """LPIPS and PSNR-Y on held-out photos with the true code."""
+        return self.held_out.score(network)
+
+    def card(self) -> dict[str, Any]:
+        """Losses used, the VGG behind them, and the renderer this one started from."""
+        settings = self.settings
+        kind: str = settings.adversarial
+        if kind == "realness":
+            kind = f"realness, {settings.outcomes} outcomes, anchors {settings.anchors}, form {settings.form}"
+        return {
+            "losses": asdict(settings.weights),
+            "vgg": self.vgg_source,
+            "adversarial": kind,
+            "start": f"{public_path(settings.start)}, validation {self.started.get('validation')}",
+            "kernels": "isotropic Gaussian, 21x21",
+            "widths": self.degradation.width_range,
+        }
+
+
+def _name(settings: Settings, architecture: Mapping[str, int]) -> str:
+    """amgan, amgan_l, amgan_star, amgan_star_l: the adversary and the size."""
+    large = all(architecture[key] == value for key, value in SIZES["amnet"].items())
+    return ("amgan" if settings.adversarial == "realness" else "amgan_star") + ("" if large else "_l")
+
+
+def main(settings: Settings) -> dict[str, float]:
+    """Fine-tune and export; returns the last validation's figures."""
+    photos, indices, held_out = split_photos(settings)
+    return Trainer(AMGANTask(settings, held_out), settings, photos, indices).run()
+
+
+if __name__ == "__main__":
+    run_script(Settings, main)
