@@ -12,7 +12,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 #: Smallest side of an image that the discriminator takes.
 MIN_SIZE = 64
 # Five unit-norm layers with LeakyReLU let through so little of what sets two images apart that a distribution over
-# outcomes would stay the same for all; measured: the realness loss falls twice as fast with this as without.
+# outcomes would stay near the same for all. In 160 steps the realness loss fell from .26 to about .20, without to .22.
 _GAIN = 16.0
 
 
@@ -20,9 +20,9 @@ class Discriminator(nn.Module):
     """Images -> raw outputs: a distribution over outcomes before its softmax (realness GAN), or one number.
 
     A 3x3 convolution at full size and four 4x4 convolutions of stride 2 (``channels`` times 1, 2, 4, 8, 8), each with
-    LeakyReLU 0.2, global average pooling, a gain of 16, and a linear head, so that images of any size fit. Every layer is spectrally
-    normalised (Miyato et al., ICLR 2018) with one power iteration per forward pass in training mode. There is no batch
-    normalisation: it lets the images of a batch see each other.
+    LeakyReLU 0.2, global average pooling, a gain of 16, and a linear head, so that images of any size fit. Every layer
+    is spectrally normalised (Miyato et al., ICLR 2018) with one power iteration per forward pass in training mode.
+    There is no batch normalisation: it lets the images of a batch see each other.
 
     Args:
         outputs: Numbers for an image (``AdversarialLoss.outputs``).
@@ -64,7 +64,7 @@ class Discriminator(nn.Module):
             )
         with parametrize.cached():
             with torch.autocast(image.device.type, enabled=False):
-                for layer in self.features[::2]:
+                for layer in list(self.features)[::2]:
                     _ = layer.weight  # power iteration and division in float32 even under autocast; kept for below
             x = self.features(2 * image - 1)
             with torch.autocast(image.device.type, enabled=False):

@@ -3,14 +3,15 @@
 What differs between training a renderer, a GAN and a predictor is a :class:`Task`; everything else is here. The batch
 of step k depends on ``(seed, k)`` alone, so that a resumed run sees the same data as one that was never stopped.
 
-``accelerate launch --num_processes P pretrain/train_amnet.py ...`` trains on P devices: each process takes its part of
-a batch of ``P * batch_size``, which is the batch that one process with that ``batch_size`` would see. The first process
-validates and writes.
+``accelerate launch --multi_gpu --num_processes P pretrain/train_amnet.py ...`` trains on P devices (with ``--device
+cpu``, in P processes on the CPU): each takes its part of a batch of ``P * batch_size``, which is the batch that one
+process with that ``batch_size`` would see. The first process validates and writes.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import signal
 import threading
 import time
@@ -29,7 +30,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -258,11 +259,18 @@ def training_device(settings: TrainingSettings) -> torch.device:
     """Device of this process: the settings' own, or under ``accelerate launch`` the one that it was given.
 
     Raises:
-        ValueError: This machine has no such device, or one device was named for several processes.
+        ValueError: This machine has no such device, one device was named for several processes, or several were asked
+            for and one started.
     """
     device = resolve_device(settings.device)
     state = PartialState(cpu=device.type == "cpu")
     if state.num_processes == 1:
+        # Accelerate's launcher only starts several processes for several GPUs, and says nothing otherwise.
+        if {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= os.environ.keys() and "WORLD_SIZE" not in os.environ:
+            raise ValueError(
+                "accelerate launch was asked for several processes and started one: add --multi_gpu before the script "
+                "(with --device cpu after it that starts them on CPUs too)"
+            )
         return device
     if device.index is not None:
         raise ValueError(
@@ -330,11 +338,7 @@ def stop_requests() -> Iterator[threading.Event]:
 def _accelerator(precision: str) -> Accelerator:
     """Accelerate's view of this process; networks are on their device already."""
     AcceleratorState._reset_state()  # else a second run in one process (a notebook) could not change the precision
-    return Accelerator(
-        mixed_precision=precision,
-        device_placement=False,
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # all compute the same buffers
-    )
+    return Accelerator(mixed_precision=precision, device_placement=False)
 
 
 def _optimizer(network: nn.Module, rate: float, betas: tuple[float, float]) -> torch.optim.AdamW:
@@ -438,11 +442,12 @@ class Trainer:
                     self.step += 1
                     self.seconds = time.monotonic() - begun
                     progress.update(bar, completed=self.step)
-                    if self.step % settings.log_every == 0 and writer is not None:
-                        for name, value in logs.items():
-                            writer.add_scalar(f"train/{name}", float(value), self.step)
-                        writer.add_scalar("train/lr", self._rate(self.step), self.step)
-                        progress.update(bar, description=f"loss {float(logs['loss']):.4f}")
+                    if self.step % settings.log_every == 0:
+                        means = {name: float(self.accelerator.reduce(value, "mean")) for name, value in logs.items()}
+                        progress.update(bar, description=f"loss {means['loss']:.4f}")
+                        if writer is not None:
+                            for name, value in {**means, "lr": self._rate(self.step)}.items():
+                                writer.add_scalar(f"train/{name}", value, self.step)
                     if self.step % settings.validate_every == 0 or self.step == settings.steps:
                         figures = self._validate(writer)
                     if time.monotonic() - saved > 60 * settings.checkpoint_minutes or self.step == settings.steps:

@@ -68,7 +68,7 @@ def vgg_backbone(arch: VGGArchitecture = "auto", device: torch.device | str = "c
             warnings.warn(f"the VGG loss uses VGG16 in place of VGG19: {error}", stacklevel=2)
     if features is None:
         features = vgg16_features(_VGG16_LAYERS, device=device)
-    return features.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return features.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class VGGLoss(nn.Module):
@@ -280,8 +280,8 @@ class RelativisticAverageLoss(AdversarialLoss):
         discriminator  BCE(r, 1) + BCE(f, 0)
         generator      BCE(r, 0) + BCE(f, 1)
 
-    Source: Jolicoeur-Martineau, "The relativistic discriminator", 2018 (the sum, as there and in ESRGAN's paper; some code
-    halves it). The means are those of the batch at hand, in each process.
+    Source: Jolicoeur-Martineau, "The relativistic discriminator", 2018 (the sum, as there and in ESRGAN's paper; some
+    code halves it). The means are those of the batch at hand, in each process.
     """
 
     outputs = 1

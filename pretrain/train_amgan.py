@@ -160,9 +160,9 @@ class AMGANTask(Task):
 
 
 def _name(settings: Settings, architecture: Mapping[str, int]) -> str:
-    """amgan, amgan_l, amgan_star, amgan_star_l: the adversary and the size."""
-    large = all(architecture[key] == value for key, value in SIZES["amnet"].items())
-    return ("amgan" if settings.adversarial == "realness" else "amgan_star") + ("" if large else "_l")
+    """The weights' name: amgan or amgan_star, with _l where it is of AMNet-L's size."""
+    small = all(architecture[key] == value for key, value in SIZES["amnet_l"].items())
+    return ("amgan" if settings.adversarial == "realness" else "amgan_star") + ("_l" if small else "")
 
 
 def main(settings: Settings) -> dict[str, float]:

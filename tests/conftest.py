@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from sr_env.checkpoint import save_checkpoint
 from sr_env.degradation import load_basis
@@ -38,6 +39,15 @@ def random_photos() -> list[np.ndarray]:
         grains = [cv2.resize(rng.normal(0, 20, (height // g, width // g, 3)), (width, height)) for g in (2, 7, 24)]
         photos.append(np.clip(ramp + np.sum(grains, axis=0), 0, 255).astype(np.uint8))
     return photos
+
+
+@pytest.fixture(scope="session")
+def photo_folder(random_photos: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with those photos as PNG files."""
+    path = tmp_path_factory.mktemp("photos")
+    for number, photo in enumerate(random_photos):
+        Image.fromarray(photo).save(path / f"{number}.png")
+    return path
 
 
 @pytest.fixture(scope="session")

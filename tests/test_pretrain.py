@@ -6,21 +6,25 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 import pretrain.loop as loop
@@ -33,14 +37,6 @@ from sr_env.photos import crops, open_photos
 from sr_env.renderers import amnet
 
 
-@pytest.fixture(scope="module")
-def folder(random_photos: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("photos")
-    for number, photo in enumerate(random_photos):
-        Image.fromarray(photo).save(path / f"{number}.png")
-    return path
-
-
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network of 8 channels by the name of amnet_l, and small validation crops."""
@@ -49,10 +45,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def settings(folder: Path, tmp_path: Path) -> train_amnet.Settings:
+def settings(photo_folder: Path, tmp_path: Path) -> train_amnet.Settings:
     return train_amnet.Settings(
         out=tmp_path / "run",
-        data=str(folder),
+        data=str(photo_folder),
         steps=6,
         batch_size=2,
         patch_size=64,
@@ -264,6 +260,99 @@ def test_held_out_score(random_photos: list[np.ndarray]) -> None:
     assert torch.equal(seen[1][1], basis.encode(kernels.kernels))
 
 
+# -------------------------------------------------------------------------------------------------- starting point
+
+
+@pytest.mark.parametrize("size", [{"channels": 8, "blocks": 2}, {"channels": 12, "blocks": 4}])
+def test_a_larger_renderer_starts_as_the_smaller_one(size: dict[str, int]) -> None:
+    torch.manual_seed(0)
+    smaller, larger = amnet.AMNet(channels=8, blocks=2), amnet.AMNet(**size)
+    for parameter in smaller.parameters():  # what a fresh network has at zero is not zero after training
+        nn.init.normal_(parameter, std=0.2)
+    lr, code = torch.rand(2, 3, 10, 12), torch.randn(2, 10)
+    wanted = smaller(lr, code)
+    assert not torch.allclose(larger(lr, code), wanted, atol=1e-2)
+    train_amnet.inherit(larger, smaller)
+    torch.testing.assert_close(larger(lr, code), wanted, atol=1e-4, rtol=1e-4)
+    larger(lr, code).square().mean().backward()
+    # Nothing that was added stays dead: the last layers of new blocks and the new columns of old layers get gradients.
+    for name in ("tail.weight", "body.1.conv1.weight", f"body.{size['blocks'] - 1}.conv2.weight"):
+        gradient = larger.get_parameter(name).grad
+        assert gradient is not None
+        assert (gradient.flatten(2).abs().amax((0, 2)) > 0).all(), name
+
+
+def test_a_renderer_starts_from_one_of_another_scale_but_for_the_tail() -> None:
+    torch.manual_seed(0)
+    four, two = amnet.AMNet(scale=4, channels=8, blocks=1), amnet.AMNet(scale=2, channels=8, blocks=1)
+    tail = two.tail.weight.clone()
+    train_amnet.inherit(two, four)
+    assert torch.equal(two.body[0].conv1.weight, four.body[0].conv1.weight)  # type: ignore[union-attr, arg-type]
+    assert torch.equal(two.tail.weight, tail)
+
+
+def test_a_renderer_too_large_to_start_from(settings: train_amnet.Settings, tiny_renderer: Path) -> None:
+    with pytest.raises(ValueError, match=r"'channels': 8.* does not fit into .*'channels': 6.* choose a larger --size"):
+        train_amnet.inherit(amnet.AMNet(channels=6, blocks=1), load_renderer(tiny_renderer).network)
+    figures = trainer(replace(settings, start=str(tiny_renderer), steps=1, learning_rate=1e-9)).run()
+    unchanged = trainer(replace(settings, out=settings.out / "x")).task.held_out  # type: ignore[attr-defined]
+    assert figures["psnr"] == pytest.approx(unchanged.score(load_renderer(tiny_renderer).network)[0]["psnr"], abs=1e-3)
+
+
+# ------------------------------------------------------------------------------------------------ several processes
+
+
+def curve(out: Path, name: str) -> list[float]:
+    events = EventAccumulator(str(out / "tb"))
+    events.Reload()
+    return [point.value for point in events.Scalars(f"train/{name}")]
+
+
+def arguments(settings: train_amnet.Settings, **changed: Any) -> list[str]:
+    """Command line of a run with these settings."""
+    given = {k: v for k, v in vars(settings).items() if k not in ("compile", "resume", "start")} | changed
+    return ["--no-compile", *(f"--{name.replace('_', '-')}={value}" for name, value in given.items())]
+
+
+def test_two_processes_make_the_steps_of_one_with_the_double_batch(settings: train_amnet.Settings) -> None:
+    settings = replace(settings, log_every=1, size="amnet_l")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2"]
+    launch += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", f"--main_process_port={port}"]
+    script = str(Path(train_amnet.__file__))
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    two = subprocess.run(
+        [*launch, script, *arguments(settings, out=settings.out / "two")], capture_output=True, text=True, env=env
+    )
+    assert two.returncode == 0, two.stderr
+    assert "cpu fp32 in 2 processes" in " ".join(two.stdout.split())
+    one = subprocess.run(
+        [sys.executable, script, *arguments(settings, out=settings.out / "one", batch_size=4)],
+        capture_output=True,
+        text=True,
+        env=env,
+    )
+    assert one.returncode == 0, one.stderr
+    losses = curve(settings.out / "two", "loss")
+    assert len(losses) == 6
+    assert len(set(losses)) == 6
+    # Sums in another order; Adam's first steps, of one length whatever the gradient, enlarge it.
+    np.testing.assert_allclose(losses, curve(settings.out / "one", "loss"), rtol=1e-3)
+    np.testing.assert_allclose(losses[:2], curve(settings.out / "one", "loss")[:2], rtol=1e-5)
+
+
+def test_a_launcher_that_starts_one_process_of_several_is_told(
+    settings: train_amnet.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert loop.training_device(settings) == torch.device("cpu")  # --num_processes 1
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with pytest.raises(ValueError, match="add --multi_gpu before the script"):
+        loop.training_device(settings)
+
+
 # ----------------------------------------------------------------------------------------------------------- export
 
 
@@ -350,6 +439,31 @@ def test_resume_equals_a_run_never_stopped(settings: train_amnet.Settings, tmp_p
     one, other = load_renderer(whole.weights), load_renderer(resumed.weights)
     assert_same(dict(one.network.state_dict()), dict(other.network.state_dict()))
     assert one.card["steps"] == other.card["steps"]
+
+
+def test_resume_after_a_kill_goes_on_from_the_last_checkpoint(settings: train_amnet.Settings) -> None:
+    """A process that is killed between two steps, or while it writes, leaves a whole checkpoint and no harm."""
+    whole = trainer(replace(settings, steps=40, validate_every=40, out=settings.out / "whole"))
+    whole.run()
+    part = replace(settings, steps=40, validate_every=40, checkpoint_minutes=0, out=settings.out / "part")
+    code = (
+        "import torch, tyro; from pretrain import loop, train_amnet; from sr_env.renderers import amnet\n"
+        f"torch.set_num_threads(1); amnet.SIZES = {amnet.SIZES!r}; loop._VALIDATION_CROP = 48\n"
+        "train_amnet.main(tyro.cli(train_amnet.Settings))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments(part)], stdout=subprocess.DEVNULL)
+    checkpoint = part.out / "checkpoint.pt"
+    while not checkpoint.is_file():
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.kill()  # SIGKILL, at whatever it is doing
+    process.wait()
+    step = torch.load(checkpoint, weights_only=True)["step"]
+    assert 1 <= step < 40
+    resumed = trainer(replace(part, resume=True, checkpoint_minutes=1e9))
+    assert resumed.step == step
+    resumed.run()
+    assert_same(state(resumed), state(whole))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -493,6 +607,13 @@ def test_unwritable_out(settings: train_amnet.Settings, tmp_path: Path) -> None:
         trainer(replace(settings, out=tmp_path / "file" / "run"))
 
 
+def test_a_full_disk_shows_before_training(settings: train_amnet.Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=20_000))
+    with pytest.raises(OSError, match=r"run' has 0\.0 MB free and 0\.\d MB are needed"):
+        trainer(settings)
+    assert not list(settings.out.iterdir())
+
+
 @pytest.mark.parametrize("patch", [62, 28])
 def test_patch_that_does_not_suit_the_scale(settings: train_amnet.Settings, patch: int) -> None:
     with pytest.raises(ValueError, match=f"patch_size {patch} does not suit scale 4: give a multiple of 4 from 32"):
@@ -506,6 +627,8 @@ def test_patch_that_does_not_suit_the_scale(settings: train_amnet.Settings, patc
         {"steps": 0},
         {"batch_size": 0},
         {"patch_size": -4},
+        {"workers": 0},
+        {"log_every": 0},
         {"validate_every": 0},
         {"validation_photos": 0},
         {"learning_rate": float("nan")},
@@ -542,10 +665,10 @@ def test_training_goes_on_without_a_compiler(settings: train_amnet.Settings, mon
     loop.compiles.cache_clear()
 
 
-def test_script_end_to_end(folder: Path, tmp_path: Path) -> None:
+def test_script_end_to_end(photo_folder: Path, tmp_path: Path) -> None:
     """As typed by a user, with a mistake first: one line, then a run."""
     script = str(Path(loop.__file__).with_name("train_amnet.py"))
-    base = [sys.executable, script, "--data", str(folder), "--out", str(tmp_path / "run"), "--no-compile"]
+    base = [sys.executable, script, "--data", str(photo_folder), "--out", str(tmp_path / "run"), "--no-compile"]
     base += ["--steps", "1", "--batch-size", "1", "--patch-size", "32", "--precision", "fp32", "--device", "cpu"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     bad = subprocess.run(base, capture_output=True, text=True, env=env)
@@ -555,5 +678,7 @@ def test_script_end_to_end(folder: Path, tmp_path: Path) -> None:
     good = subprocess.run([*base, "--validation-photos", "1"], capture_output=True, text=True, env=env)
     assert good.returncode == 0, good.stderr
     card = read_card(tmp_path / "run" / "amnet_l_x4.safetensors")
-    assert card["command"].startswith(f"python pretrain/train_amnet.py --data {folder.parent.name}/{folder.name}")
+    assert card["command"].startswith(
+        f"python pretrain/train_amnet.py --data {photo_folder.parent.name}/{photo_folder.name}"
+    )
     assert card["parameters"] == 396_528
