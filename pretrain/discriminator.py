@@ -12,7 +12,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 #: Smallest side of an image that the discriminator takes.
 MIN_SIZE = 64
 # Five unit-norm layers with LeakyReLU let through so little of what sets two images apart that a distribution over
-# outcomes would stay near the same for all. In 160 steps the realness loss fell from .26 to about .20, without to .22.
+# outcomes would stay near the same for all. In 160 steps on fixed pictures the realness loss fell from .26 to .22
+# without a gain, to .21 with 8 and to .19 with 30.
 _GAIN = 16.0
 
 

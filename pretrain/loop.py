@@ -579,6 +579,7 @@ class Trainer:
             "steps": self.step,
             "seconds": round(self.seconds),
             "hardware": hardware(self.device),
+            "processes": self.accelerator.num_processes,
             "torch": torch.__version__,
             "seed": self.settings.seed,
             "command": command_line(),

@@ -23,12 +23,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 import pretrain.loop as loop
-from pretrain import train_amnet, train_predictor
+from pretrain import plot_curves, train_amnet, train_predictor
 from pretrain.loop import MAX_BAD_STEPS, Trainer, split_photos
 from sr_env.checkpoint import load_predictor, load_renderer, read_card
 from sr_env.degradation import Degradation, load_basis
@@ -682,3 +683,23 @@ def test_script_end_to_end(photo_folder: Path, tmp_path: Path) -> None:
         f"python pretrain/train_amnet.py --data {photo_folder.parent.name}/{photo_folder.name}"
     )
     assert card["parameters"] == 396_528
+
+
+# ----------------------------------------------------------------------------------------------------------- curves
+
+
+def test_curves_of_runs_are_drawn(settings: train_amnet.Settings, tmp_path: Path) -> None:
+    trainer(replace(settings, log_every=1)).run()
+    steps, values = plot_curves.read_curves(settings.out)["train/loss"]
+    assert steps.tolist() == [1, 2, 3, 4, 5, 6]
+    assert (values > 0).all()
+    wanted = [values[: k + 1].mean() if k < 3 else values[k - 2 : k + 1].mean() for k in range(6)]
+    np.testing.assert_allclose(plot_curves.smoothed(values, 3), wanted)
+    out = tmp_path / "deep" / "curves.png"
+    plot_curves.main(plot_curves.Settings(runs=(settings.out,), out=out))
+    with Image.open(out) as picture:
+        assert np.asarray(picture).std() > 5
+    with pytest.raises(ValueError, match=r"no curve 'train/lost' in these runs: choose from .*train/loss"):
+        plot_curves.main(plot_curves.Settings(runs=(settings.out,), out=out, curves=("train/lost",)))
+    with pytest.raises(FileNotFoundError, match="no curves in"):
+        plot_curves.main(plot_curves.Settings(runs=(tmp_path,), out=out))
