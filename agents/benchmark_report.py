@@ -174,7 +174,7 @@ def draw_figure(path: Path, crops: Sequence[SceneCrops]) -> None:
     if measured:
         figure.supxlabel(f"{measured} of the whole image", fontsize=7)
     with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+        figure.savefig(temporary, dpi=150, bbox_inches="tight")
 
 
 def _caption(name: str, crop: SceneCrops) -> str:

@@ -265,6 +265,9 @@ def training_device(settings: TrainingSettings) -> torch.device:
     device = resolve_device(settings.device)
     state = PartialState(cpu=device.type == "cpu")
     if state.num_processes == 1:
+        if state.device.type != device.type:  # an earlier run of this process (a notebook) was elsewhere
+            PartialState._reset_state()
+            PartialState(cpu=device.type == "cpu")
         # Accelerate's launcher only starts several processes for several GPUs, and says nothing otherwise.
         if {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= os.environ.keys() and "WORLD_SIZE" not in os.environ:
             raise ValueError(
