@@ -32,12 +32,14 @@ from pretrain.losses import (
     total,
     vgg_backbone,
 )
+from pretrain.train_amnet import inherit
 from sr_env._provenance import public_path
 from sr_env._script import run_script
 from sr_env.checkpoint import load_renderer
 from sr_env.degradation import Degradation
 from sr_env.devices import channels_last
 from sr_env.photos import PhotoSource
+from sr_env.renderers import AMNet
 from sr_env.renderers.amnet import SIZES
 
 
@@ -92,7 +94,9 @@ class AMGANTask(Task):
         torch.manual_seed(settings.seed)
         self.settings = settings
         started = load_renderer(settings.start, device=device)
-        self.network = started.network.requires_grad_(True).train()
+        # With the box filter, whether the renderer has it or not: without, AMGAN draws a grid into flat areas.
+        self.network = AMNet(**{**started.network.architecture, "smooth": True}).to(device)
+        inherit(self.network, started.network)
         self.basis, self.scale, self.started = started.basis, started.scale, started.card
         self.degradation = Degradation(self.scale)
         self.name = f"{_name(settings, self.network.architecture)}_x{self.scale}"

@@ -44,9 +44,10 @@ class Settings(TrainingSettings):
 def inherit(network: AMNet, smaller: AMNet) -> None:
     """Start a network from a trained one that is as large or smaller.
 
-    At the same scale the result renders what the smaller one renders, to rounding: the channels and blocks that it
-    adds feed into nothing yet, but receive gradients from the first step on (Net2Net, Chen et al., 2016). At another
-    scale the tail, whose shape hangs on the scale, keeps its fresh initialisation.
+    At the same scale the result renders what the smaller one renders, to rounding (unless one has the box filter and
+    the other has not): the channels and blocks that it adds feed into nothing yet, but receive gradients from the first
+    step on (Net2Net, Chen et al., 2016). At another scale the tail, whose shape hangs on the scale, keeps its fresh
+    initialisation.
 
     Args:
         network: A freshly initialised network; changed in place.
