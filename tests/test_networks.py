@@ -68,7 +68,32 @@ def test_fresh_network_is_unmodulated() -> None:
         features = features + block.conv2(block.conv1(features).relu())
     detail = F.pixel_shuffle(network.tail(features + skip), 4)
     base = F.interpolate(lr, size=(48, 40), mode="bilinear")
-    torch.testing.assert_close(network(lr, codes(2)), detail + base)
+    box = torch.tensor([1.0, 2.0, 2.0, 2.0, 1.0]) / 8
+    smoothed = F.conv2d(detail.flatten(0, 1)[:, None], torch.outer(box, box)[None, None]).unflatten(0, (2, 3))[:, :, 0]
+    sr = network(lr, codes(2))
+    torch.testing.assert_close(sr[..., 2:-2, 2:-2], smoothed + base[..., 2:-2, 2:-2])
+    # At the border the mean is over the pixels that are there.
+    corner = (detail[:, :, :2, :2].mean((2, 3)) + detail[:, :, :3, :2].mean((2, 3))) / 4 + (
+        detail[:, :, :2, :3].mean((2, 3)) + detail[:, :, :3, :3].mean((2, 3))
+    ) / 4
+    torch.testing.assert_close(sr[..., 0, 0], corner + base[..., 0, 0])
+    plain = AMNet(**{**network.architecture, "smooth": False})
+    plain.load_state_dict(network.state_dict())
+    torch.testing.assert_close(plain(lr, codes(2)), detail + base)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@torch.no_grad()
+def test_no_grid_of_the_period_of_the_scale_in_a_flat_area(scale: int) -> None:
+    torch.manual_seed(0)
+    network = AMNet(scale, 8, 1)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    lr, inside = torch.full((1, 3, 20, 20), 0.4), (..., slice(6 * scale, -6 * scale), slice(6 * scale, -6 * scale))
+    flat = network(lr, codes(1))[inside]
+    assert float(flat.std((2, 3)).max()) < 1e-5
+    network.smooth = False
+    assert float(network(lr, codes(1))[inside].std((2, 3)).min()) > 0.1
 
 
 def test_code_matters_once_the_modulation_is_not_zero() -> None:

@@ -7,6 +7,7 @@ per image, not per pixel as in SRMD, so that its cost does not grow with the pic
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -98,7 +99,7 @@ class AMNet(nn.Module):
         self.smooth = smooth
 
     @property
-    def architecture(self) -> dict[str, int | bool]:
+    def architecture(self) -> dict[str, Any]:
         """Constructor arguments, as kept in a checkpoint's card."""
         return {
             "scale": self.scale,
@@ -144,7 +145,7 @@ def create_amnet(size: str, scale: int = 4) -> AMNet:
         ValueError: An unknown size or scale, naming the valid ones.
     """
     check_choice("renderer size", size, tuple(SIZES))
-    return AMNet(scale=scale, **SIZES[size])
+    return AMNet(scale, SIZES[size]["channels"], SIZES[size]["blocks"])
 
 
 def parameter_count(network: nn.Module) -> int:
