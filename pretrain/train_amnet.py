@@ -32,12 +32,14 @@ class Settings(TrainingSettings):
         scale: Magnification, 2, 3 or 4.
         start: Name or path of a renderer to start from, of this size or smaller and of any scale (see :func:`inherit`);
             None starts from scratch.
+        smooth: Give it the box filter that AMGAN has (see :class:`~sr_env.renderers.AMNet`), for AMGAN to start from.
     """
 
     out: Path = Path("runs/amnet")
     size: Literal["amnet", "amnet_l"] = "amnet_l"
     scale: int = 4
     start: str | None = None
+    smooth: bool = False
 
 
 @torch.no_grad()
@@ -88,7 +90,7 @@ class AMNetTask(Task):
         self.basis = load_basis("isotropic", settings.scale).to(device)
         self.scale = settings.scale
         self.name = f"{settings.size}_x{settings.scale}"
-        self.network = create_amnet(settings.size, settings.scale).to(device)
+        self.network = create_amnet(settings.size, settings.scale, settings.smooth).to(device)
         if settings.start is not None:
             inherit(self.network, load_renderer(settings.start, device=device).network)
         self.held_out = HeldOut(held_out, self.degradation, self.basis, device)

@@ -60,6 +60,7 @@ def test_named_sizes(size: str, low: float, high: float) -> None:
 
 def test_fresh_network_is_unmodulated() -> None:
     network = renderer(modulated=False)
+    network.smooth = True
     lr = images(2, 3, 12, 10)
     assert torch.equal(network(lr, codes(2)), network(lr, 3 * codes(2, seed=9)))
     # The same weights without any AMLayer, written out.
@@ -86,7 +87,7 @@ def test_fresh_network_is_unmodulated() -> None:
 @torch.no_grad()
 def test_no_grid_of_the_period_of_the_scale_in_a_flat_area(scale: int) -> None:
     torch.manual_seed(0)
-    network = AMNet(scale, 8, 1)
+    network = AMNet(scale, 8, 1, smooth=True)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     lr, inside = torch.full((1, 3, 20, 20), 0.4), (..., slice(6 * scale, -6 * scale), slice(6 * scale, -6 * scale))

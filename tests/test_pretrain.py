@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import warnings
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -73,6 +73,11 @@ def quiet() -> Console:
     return Console(file=io.StringIO(), width=200)
 
 
+def common(settings: train_amnet.Settings) -> dict[str, Any]:
+    """What other scripts have too."""
+    return {field.name: getattr(settings, field.name) for field in fields(loop.TrainingSettings)}
+
+
 def told(run: Trainer) -> str:
     assert isinstance(run.console.file, io.StringIO)
     return run.console.file.getvalue()
@@ -124,7 +129,7 @@ def test_amnet_learns_a_fixed_batch(settings: train_amnet.Settings) -> None:
 def test_predictor_learns_a_fixed_batch_through_the_renderer(
     settings: train_amnet.Settings, tiny_renderer: Path
 ) -> None:
-    shared = {k: v for k, v in vars(settings).items() if k not in ("size", "scale")}
+    shared = common(settings)
     own = train_predictor.Settings(
         **{**shared, "learning_rate": 2e-3, "steps": 60}, renderer=str(tiny_renderer), code_steps=30
     )
@@ -146,7 +151,7 @@ def test_predictor_learns_a_fixed_batch_through_the_renderer(
 def test_steps_of_the_predictor_see_8_bit_images_in_any_precision(
     settings: train_amnet.Settings, tiny_renderer: Path, precision: Any
 ) -> None:
-    shared = {k: v for k, v in vars(settings).items() if k not in ("size", "scale")}
+    shared = common(settings)
     own = train_predictor.Settings(**{**shared, "precision": precision}, renderer=str(tiny_renderer), code_steps=1)
     run = trainer(own, train_predictor.PredictorTask(own, split_photos(own)[2]))  # type: ignore[arg-type]
     seen: list[torch.Tensor] = []
@@ -311,7 +316,7 @@ def curve(out: Path, name: str) -> list[float]:
 
 def arguments(settings: train_amnet.Settings, **changed: Any) -> list[str]:
     """Command line of a run with these settings."""
-    given = {k: v for k, v in vars(settings).items() if k not in ("compile", "resume", "start")} | changed
+    given = {k: v for k, v in vars(settings).items() if k not in ("compile", "resume", "start", "smooth")} | changed
     return ["--no-compile", *(f"--{name.replace('_', '-')}={value}" for name, value in given.items())]
 
 
@@ -389,7 +394,7 @@ def test_run_exports_weights_and_a_full_card(settings: train_amnet.Settings) -> 
 
 
 def test_predictor_run_exports_for_its_renderer(settings: train_amnet.Settings, tiny_renderer: Path) -> None:
-    shared = {k: v for k, v in vars(settings).items() if k not in ("size", "scale")}
+    shared = common(settings)
     own = train_predictor.Settings(**{**shared, "steps": 2}, renderer=str(tiny_renderer), code_steps=1)
     figures = train_predictor.main(own)
     assert "psnr_true_kernel" in figures

@@ -66,7 +66,8 @@ class AMNet(nn.Module):
     Pixel shuffle writes every block of ``scale`` x ``scale`` pixels with its own filters, and losses that ask for
     texture find it cheapest to fill flat areas with a grid of that period. A fixed box filter of that size after the
     shuffle takes away exactly that period and its harmonics, whatever the weights (Kinoshita and Kiya, "Fixed smooth
-    convolutional layer for avoiding checkerboard artifacts in CNNs", ICASSP 2020).
+    convolutional layer for avoiding checkerboard artifacts in CNNs", ICASSP 2020). AMGAN has it; AMNet, trained for
+    fidelity, draws no grid and is better without.
 
     Args:
         scale: Magnification, 2, 3 or 4.
@@ -85,7 +86,7 @@ class AMNet(nn.Module):
         channels: int = 64,
         blocks: int = 18,
         code_length: int = CODE_LENGTH,
-        smooth: bool = True,
+        smooth: bool = False,
     ) -> None:
         super().__init__()
         check_choice("scale", scale, SCALES)
@@ -138,14 +139,14 @@ class AMNet(nn.Module):
         return detail + F.interpolate(lr, scale_factor=self.scale, mode="bilinear", align_corners=False)
 
 
-def create_amnet(size: str, scale: int = 4) -> AMNet:
+def create_amnet(size: str, scale: int = 4, smooth: bool = False) -> AMNet:
     """Build an untrained AMNet of a named size (``SIZES``).
 
     Raises:
         ValueError: An unknown size or scale, naming the valid ones.
     """
     check_choice("renderer size", size, tuple(SIZES))
-    return AMNet(scale, SIZES[size]["channels"], SIZES[size]["blocks"])
+    return AMNet(scale, SIZES[size]["channels"], SIZES[size]["blocks"], smooth=smooth)
 
 
 def parameter_count(network: nn.Module) -> int:
