@@ -94,10 +94,8 @@ class AMGANTask(Task):
         torch.manual_seed(settings.seed)
         self.settings = settings
         started = load_renderer(settings.start, device=device)
-        # Without an own tail or the box filter AMGAN draws a grid into flat areas.
-        architecture = started.network.architecture
-        architecture["smooth"] = not architecture["tail_channels"]
-        self.network = AMNet(**architecture).to(device)
+        # With the box filter, whether the renderer has it or not: without, AMGAN draws a grid into flat areas.
+        self.network = AMNet(**{**started.network.architecture, "smooth": True}).to(device)
         inherit(self.network, started.network)
         self.basis, self.scale, self.started = started.basis, started.scale, started.card
         self.degradation = Degradation(self.scale)

@@ -48,7 +48,7 @@ def inherit(network: AMNet, smaller: AMNet) -> None:
 
     At the same scale the result renders what the smaller one renders, to rounding (unless one has the box filter and
     the other has not): the channels and blocks that it adds feed into nothing yet, but receive gradients from the first
-    step on (Net2Net, Chen et al., 2016). At another scale, or with another width of it, the tail keeps its fresh
+    step on (Net2Net, Chen et al., 2016). At another scale the tail, whose shape hangs on the scale, keeps its fresh
     initialisation.
 
     Args:
@@ -66,7 +66,7 @@ def inherit(network: AMNet, smaller: AMNet) -> None:
     into, trained = network.state_dict(), smaller.state_dict()  # views: writing to them changes the network
     for name, source in trained.items():
         target = into[name]
-        if name.startswith("tail.") and any(own[key] != other[key] for key in ("scale", "tail_channels")):
+        if name.startswith("tail.") and own["scale"] != other["scale"]:
             continue
         if name.endswith("modulation.mlp.2.weight") or name.endswith("modulation.mlp.2.bias"):
             source, target = source.unflatten(0, (2, -1)), target.unflatten(0, (2, -1))  # scales, then shifts

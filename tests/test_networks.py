@@ -48,7 +48,7 @@ def test_any_lr_size(scale: int, size: tuple[int, int]) -> None:
     assert sr.isfinite().all()
 
 
-@pytest.mark.parametrize(("size", "low", "high"), [("amnet_l", 0.35e6, 0.45e6), ("amnet", 1.5e6, 1.7e6)])
+@pytest.mark.parametrize(("size", "low", "high"), [("amnet_l", 0.35e6, 0.45e6), ("amnet", 1.4e6, 1.6e6)])
 def test_named_sizes(size: str, low: float, high: float) -> None:
     for scale in (2, 3, 4):
         network = create_amnet(size, scale)
@@ -67,7 +67,7 @@ def test_fresh_network_is_unmodulated() -> None:
     features = skip = network.head(lr)
     for block in network.body:
         features = features + block.conv2(block.conv1(features).relu())
-    detail = F.pixel_shuffle(network.tail[0](features + skip), 4)
+    detail = F.pixel_shuffle(network.tail(features + skip), 4)
     base = F.interpolate(lr, size=(48, 40), mode="bilinear")
     box = torch.tensor([1.0, 2.0, 2.0, 2.0, 1.0]) / 8
     smoothed = F.conv2d(detail.flatten(0, 1)[:, None], torch.outer(box, box)[None, None]).unflatten(0, (2, 3))[:, :, 0]
@@ -81,18 +81,6 @@ def test_fresh_network_is_unmodulated() -> None:
     plain = AMNet(**{**network.architecture, "smooth": False})
     plain.load_state_dict(network.state_dict())
     torch.testing.assert_close(plain(lr, codes(2)), detail + base)
-
-
-@pytest.mark.parametrize("scale", [2, 3, 4])
-@torch.no_grad()
-def test_a_tail_of_its_own_starts_without_a_grid(scale: int) -> None:
-    torch.manual_seed(0)
-    network = AMNet(scale, 8, 1, tail_channels=6)
-    lr = torch.full((1, 3, 20, 20), 0.4)
-    assert network(images(2, 3, 12, 10), codes(2)).shape == (2, 3, 12 * scale, 10 * scale)
-    detail = network(lr, codes(1))[..., 6 * scale : -6 * scale, 6 * scale : -6 * scale] - 0.4
-    assert float(detail.abs().mean()) > 1e-3
-    assert float(detail.std((2, 3)).max()) < 1e-6
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])

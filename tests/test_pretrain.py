@@ -282,7 +282,7 @@ def test_a_larger_renderer_starts_as_the_smaller_one(size: dict[str, int]) -> No
     torch.testing.assert_close(larger(lr, code), wanted, atol=1e-4, rtol=1e-4)
     larger(lr, code).square().mean().backward()
     # Nothing that was added stays dead: the last layers of new blocks and the new columns of old layers get gradients.
-    for name in ("tail.0.weight", "body.1.conv1.weight", f"body.{size['blocks'] - 1}.conv2.weight"):
+    for name in ("tail.weight", "body.1.conv1.weight", f"body.{size['blocks'] - 1}.conv2.weight"):
         gradient = larger.get_parameter(name).grad
         assert gradient is not None
         assert (gradient.flatten(2).abs().amax((0, 2)) > 0).all(), name
@@ -291,10 +291,10 @@ def test_a_larger_renderer_starts_as_the_smaller_one(size: dict[str, int]) -> No
 def test_a_renderer_starts_from_one_of_another_scale_but_for_the_tail() -> None:
     torch.manual_seed(0)
     four, two = amnet.AMNet(scale=4, channels=8, blocks=1), amnet.AMNet(scale=2, channels=8, blocks=1)
-    tail = two.tail[0].weight.clone()
+    tail = two.tail.weight.clone()
     train_amnet.inherit(two, four)
     assert torch.equal(two.body[0].conv1.weight, four.body[0].conv1.weight)  # type: ignore[union-attr, arg-type]
-    assert torch.equal(two.tail[0].weight, tail)
+    assert torch.equal(two.tail.weight, tail)
 
 
 def test_a_renderer_too_large_to_start_from(settings: train_amnet.Settings, tiny_renderer: Path) -> None:

@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sr_env._common import CODE_LENGTH, SCALES, check_choice, check_lr_size
 
-#: Channels, residual blocks and tail of the named sizes.
-SIZES: Mapping[str, Mapping[str, Any]] = {
-    "amnet": {"channels": 64, "blocks": 18, "tail_channels": 24},
+#: Channels and residual blocks of the named sizes.
+SIZES: Mapping[str, Mapping[str, int]] = {
+    "amnet": {"channels": 64, "blocks": 18},
     "amnet_l": {"channels": 48, "blocks": 8},
 }
 
@@ -58,41 +57,11 @@ class ModulatedBlock(nn.Module):
         return features + self.modulation(self.conv2(F.relu(self.conv1(features))), code)
 
 
-class Tail(nn.Sequential):
-    """Features [B, C, h, w] -> detail [B, 3, s*h, s*w]: enlarged by two (or three) at a time, then two convolutions.
-
-    All pixels of a block start with the same filters (Aitken et al., "Checkerboard artifact free sub-pixel
-    convolution", 2017).
-
-    Args:
-        scale: Magnification s.
-        channels: Channels C of the features.
-        width: Channels after the first enlargement.
-    """
-
-    def __init__(self, scale: int, channels: int, width: int) -> None:
-        layers: list[nn.Module] = []
-        for factor in (2, 2) if scale == 4 else (scale,):
-            convolution = nn.Conv2d(channels, width * factor**2, 3, padding=1)
-            with torch.no_grad():
-                for values in (convolution.weight, convolution.bias):
-                    values.copy_(values[:: factor**2].repeat_interleave(factor**2, 0))  # type: ignore[union-attr, index]
-            layers += [convolution, nn.PixelShuffle(factor), nn.LeakyReLU(0.2)]
-            channels = width
-        super().__init__(
-            *layers,
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(width, 3, 3, padding=1),
-        )
-
-
 class AMNet(nn.Module):
     """LR image and kernel code -> SR image.
 
-    A 3x3 head, ``blocks`` residual blocks of two 3x3 convolutions and an AMLayer, a long skip, and a tail whose output
-    is added to the bilinearly enlarged LR image: one 3x3 convolution with pixel shuffle, or a :class:`Tail`, which can
-    draw texture finer than the LR grid.
+    A 3x3 head, ``blocks`` residual blocks of two 3x3 convolutions and an AMLayer, a long skip, and a 3x3 convolution
+    with pixel shuffle whose output is added to the bilinearly enlarged LR image.
 
     Pixel shuffle writes every block of ``scale`` x ``scale`` pixels with its own filters, and losses that ask for
     texture find it cheapest to fill flat areas with a grid of that period. A fixed box filter of that size after the
@@ -106,7 +75,6 @@ class AMNet(nn.Module):
         blocks: Number of residual blocks.
         code_length: Length L of the code.
         smooth: Whether the box filter is there.
-        tail_channels: Width of the :class:`Tail`; 0 for the single convolution.
 
     Raises:
         ValueError: An unknown scale, or a size below one.
@@ -119,7 +87,6 @@ class AMNet(nn.Module):
         blocks: int = 18,
         code_length: int = CODE_LENGTH,
         smooth: bool = False,
-        tail_channels: int = 0,
     ) -> None:
         super().__init__()
         check_choice("scale", scale, SCALES)
@@ -129,11 +96,8 @@ class AMNet(nn.Module):
         self.code_length = code_length
         self.head = nn.Conv2d(3, channels, 3, padding=1)
         self.body = nn.ModuleList(ModulatedBlock(channels, code_length) for _ in range(blocks))
-        if tail_channels:
-            self.tail: nn.Module = Tail(scale, channels, tail_channels)
-        else:
-            self.tail = nn.Sequential(nn.Conv2d(channels, 3 * scale**2, 3, padding=1), nn.PixelShuffle(scale))
-        self.smooth, self.tail_channels = smooth, tail_channels
+        self.tail = nn.Conv2d(channels, 3 * scale**2, 3, padding=1)
+        self.smooth = smooth
 
     @property
     def architecture(self) -> dict[str, Any]:
@@ -144,7 +108,6 @@ class AMNet(nn.Module):
             "blocks": len(self.body),
             "code_length": self.code_length,
             "smooth": self.smooth,
-            "tail_channels": self.tail_channels,
         }
 
     def forward(self, lr: Tensor, code: Tensor) -> Tensor:
@@ -168,7 +131,7 @@ class AMNet(nn.Module):
         features = skip = self.head(lr)
         for block in self.body:
             features = block(features, code)
-        detail: Tensor = self.tail(features + skip)
+        detail = F.pixel_shuffle(self.tail(features + skip), self.scale)
         if self.smooth:
             detail = F.avg_pool2d(detail, self.scale, stride=1, padding=self.scale // 2, count_include_pad=False)
             if self.scale % 2 == 0:  # a box of even length shifts by half a pixel; one of two pixels shifts back
@@ -183,7 +146,7 @@ def create_amnet(size: str, scale: int = 4, smooth: bool = False) -> AMNet:
         ValueError: An unknown size or scale, naming the valid ones.
     """
     check_choice("renderer size", size, tuple(SIZES))
-    return AMNet(scale, smooth=smooth, **SIZES[size])
+    return AMNet(scale, SIZES[size]["channels"], SIZES[size]["blocks"], smooth=smooth)
 
 
 def parameter_count(network: nn.Module) -> int:
