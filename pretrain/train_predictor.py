@@ -43,7 +43,8 @@ class Settings(TrainingSettings):
 
     Attributes:
         renderer: Name or path of the frozen renderer.
-        start: Name or path of a predictor to start from; None starts from scratch.
+        start: Name or path of a predictor to start from; None starts from scratch. One of another scale or kernel basis
+            brings its eye for blur, and ``code_steps`` teach it the new code.
         code_steps: Steps on the code alone, before the renderer takes part.
         code_weight: Weight of the code's error once the renderer takes part.
         render_weight: Weight of the rendered picture's L1.
@@ -81,8 +82,13 @@ class PredictorTask(Task):
         if settings.start is None:
             self.network: nn.Module = KernelPredictor(code_length=self.basis.code_length).to(device)
         else:
-            started = load_predictor(settings.start, scale=self.scale, basis=self.basis, device=device)
-            self.network = started.network.requires_grad_(True).train()
+            started = load_predictor(settings.start, device=device).network
+            if started.code_length != self.basis.code_length:
+                raise ValueError(
+                    f"predictor {settings.start!r} gives codes of {started.code_length} numbers, renderer "
+                    f"{settings.renderer!r} takes {self.basis.code_length}: start from another, or from scratch"
+                )
+            self.network = started.requires_grad_(True).train()
         self.held_out = HeldOut(held_out, self.degradation, self.basis, device, softness=settings.softness / 2)
         self.true_psnr = self.held_out.score(self.renderer)[0]["psnr"]
         self.renderer_card = checkpoint.card

@@ -31,10 +31,11 @@ from torch import nn
 import pretrain.loop as loop
 from pretrain import plot_curves, train_amnet, train_predictor
 from pretrain.loop import MAX_BAD_STEPS, Trainer, split_photos
-from sr_env.checkpoint import load_predictor, load_renderer, read_card
-from sr_env.degradation import Degradation, load_basis
+from sr_env.checkpoint import load_predictor, load_renderer, read_card, save_checkpoint
+from sr_env.degradation import Degradation, KernelBasis, load_basis
 from sr_env.images import to_images
 from sr_env.photos import crops, open_photos
+from sr_env.predictor import KernelPredictor
 from sr_env.renderers import amnet
 
 
@@ -404,6 +405,26 @@ def test_predictor_run_exports_for_its_renderer(settings: train_amnet.Settings, 
     # And training goes on from it.
     start = replace(own, out=own.out / "next", start=str(loaded.path), steps=1, target="hr", code_steps=0)
     assert train_predictor.main(start)["psnr"] == pytest.approx(figures["psnr"], abs=1.0)
+
+
+def test_predictor_starts_from_one_of_another_scale(
+    settings: train_amnet.Settings, tiny_renderer: Path, tmp_path: Path
+) -> None:
+    network = KernelPredictor(channels=8)
+    other = save_checkpoint(tmp_path / "x2.safetensors", network, load_basis("isotropic", 2), 2, {})
+    start = train_predictor.Settings(
+        **{**common(settings), "steps": 1, "learning_rate": 1e-9}, renderer=str(tiny_renderer), start=str(other)
+    )
+    train_predictor.main(start)
+    went_on = load_predictor(start.out / "predictor_x4.safetensors", scale=4).network
+    for name, value in went_on.state_dict().items():
+        torch.testing.assert_close(value, network.state_dict()[name], rtol=0, atol=1e-6)
+
+    full = load_basis("isotropic", 4)
+    short = KernelBasis(full.mean, full.components[:3], full.scale[:3], full.centre[:3], full.half_range[:3])
+    wrong = save_checkpoint(tmp_path / "short.safetensors", KernelPredictor(channels=8, code_length=3), short, 4, {})
+    with pytest.raises(ValueError, match=r"short.*codes of 3 numbers, renderer .*tiny_renderer.* takes 10"):
+        train_predictor.main(replace(start, start=str(wrong)))
 
 
 def test_the_best_weights_are_exported(settings: train_amnet.Settings) -> None:
