@@ -78,7 +78,7 @@ def width_cells(results: Results, name: str) -> Cells:
 def published(results: Results, name: str) -> dict[str, dict[str, float]]:
     """The supplement's rows of a set, where the setting is the supplement's."""
     about = results.about
-    if about["scale"] != 4 or tuple(about["widths"]) != REPORTED_WIDTHS or about["settings"]["limit"] is not None:
+    if about["scale"] != 4 or tuple(about["widths"]) != REPORTED_WIDTHS[4] or about["settings"]["limit"] is not None:
         return {}
     rows = PUBLISHED.get(name, {})
     return {f"{method} (published)": {"psnr": psnr, "lpips": lpips} for method, (psnr, lpips) in rows.items()}

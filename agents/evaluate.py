@@ -54,7 +54,7 @@ class Settings:
             install --no-deps). Real-ESRGAN also needs spandrel: pip install 'blindsr-gym[peers]'.
         dan: Checkpoint of DAN's first version by its authors, such as danv1_x4_setting1.pth.
         usrgan: Checkpoint of USRGAN by its authors, usrgan.pth (or usrnet.pth, or a tiny one).
-        widths: Kernel widths in HR pixels.
+        widths: Kernel widths in HR pixels; None takes 0.2, 1.3 and 2.6 at x4, as much blur in LR pixels at x2 and x3.
         metrics: Metrics to measure; one whose weights cannot be had is named and skipped.
         figure_scenes: Rows of the figure as SET/IMAGE or SET/IMAGE:WIDTH, such as Set5/butterfly:1.3; None takes an
             image of each set.
@@ -73,7 +73,7 @@ class Settings:
     peers_dir: Path | None = None
     dan: Path | None = None
     usrgan: Path | None = None
-    widths: tuple[float, ...] = REPORTED_WIDTHS
+    widths: tuple[float, ...] | None = None
     metrics: tuple[str, ...] = ("psnr", "ssim", "lpips", "dists", "niqe")
     figure_scenes: tuple[str, ...] | None = None
     device: str = "auto"
@@ -92,11 +92,12 @@ def measure(settings: Settings, console: Console) -> Results:
     device = resolve_device(s.device)
     uses_bf16(s.precision, device)  # unknown precisions, scales and widths show here
     degradation = Degradation(s.scale)
-    degradation.build(np.array(s.widths))
-    if not s.widths or len(set(s.widths)) < len(s.widths):
-        raise ValueError(f"kernel widths {s.widths} must be at least one, each given once")
+    widths = REPORTED_WIDTHS[s.scale] if s.widths is None else s.widths
+    degradation.build(np.array(widths))
+    if not widths or len(set(widths)) < len(widths):
+        raise ValueError(f"kernel widths {widths} must be at least one, each given once")
     sets, missing = open_sets(s.bench_dir, s.sets, s.scale, s.limit)
-    scenes = choose_scenes(s.figure_scenes, sets, s.widths)
+    scenes = choose_scenes(s.figure_scenes, sets, widths)
     metrics, unavailable = create_metrics(s.metrics, s.scale, device)
     methods, absent = create_methods(s.scale, s.renderers, s.predictor, s.peers, s.peers_dir, s.dan, s.usrgan, device)
     about = {
@@ -108,7 +109,7 @@ def measure(settings: Settings, console: Console) -> Results:
         "precision": "bf16" if uses_bf16(s.precision, device) else "fp32",
         "torch": torch.__version__,
         "scale": s.scale,
-        "widths": list(s.widths),
+        "widths": list(widths),
         "metrics": {n: {"border": m.border, "higher_is_better": m.higher_is_better} for n, m in metrics.items()},
         "settings": {key: _public(value) for key, value in asdict(s).items()},
     }
@@ -117,7 +118,7 @@ def measure(settings: Settings, console: Console) -> Results:
     for line in reasons:
         console.print(f"skipped: {line}", soft_wrap=True, markup=False)
     results = Results(about, [line.partition(":")[0] for line in reasons], costs)
-    setup = Setup(methods, metrics, degradation, s.widths, device, s.precision)
+    setup = Setup(methods, metrics, degradation, widths, device, s.precision)
     crops: list[SceneCrops] = []
     for name, photos in sets.items():
         results.sets[name], seen = measure_set(setup, name, photos, scenes, console)

@@ -82,7 +82,7 @@ class Settings:
         selection_crops: Crops of the selection scenes, each seen at every selection width.
         selection_widths: Kernel widths of the selection scenes; an actor that loses at one of them is not taken.
         test_crops: Crops of the test scenes.
-        test_widths: Kernel widths of the test scenes.
+        test_widths: Kernel widths of the test scenes; None takes those that are reported for the scale.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: Of the renderer: "auto" (bf16 where the device computes in it), "fp32" or "bf16".
         seed: Seed of scenes, noise, networks and batches.
@@ -115,7 +115,7 @@ class Settings:
     selection_crops: int = 24
     selection_widths: tuple[float, ...] = (0.2, 1.3, 2.6, 3.6)
     test_crops: int = 12
-    test_widths: tuple[float, ...] = REPORTED_WIDTHS
+    test_widths: tuple[float, ...] | None = None
     device: str = "auto"
     precision: Precision = "auto"
     seed: int = 0
@@ -293,7 +293,7 @@ def main(settings: Settings) -> dict[str, float]:
     model.actor.predictor.load_state_dict(actor.state_dict())
 
     test = Simulator(SimulatorSettings(photos="bundled", split="test", **reported))
-    scenes = FixedScenes(test, settings.test_crops, settings.test_widths, 2)
+    scenes = FixedScenes(test, settings.test_crops, settings.test_widths or REPORTED_WIDTHS[settings.scale], 2)
     methods = {
         BICUBIC: test.enlarge,
         PRETRAINED: scenes.acting(pretrained),

@@ -180,7 +180,7 @@ class Task(ABC):
 
 
 class HeldOut:
-    """Held-out photos, degraded once with the supplement's three widths, and the scores of their reconstruction.
+    """Held-out photos, degraded once with the three reported widths, and the scores of their reconstruction.
 
     Args:
         photos: The held-out photos; a centre crop of each is used.
@@ -210,7 +210,7 @@ class HeldOut:
         self.hr = hr
         self.metrics = {name: create_metric(name, border=scale, device=device) for name in metrics}
         self.sets: dict[float, tuple[Tensor, Tensor]] = {}
-        for width in REPORTED_WIDTHS:
+        for width in REPORTED_WIDTHS[scale]:
             kernels = degradation.build(np.full(len(hr), width), device=device)
             self.sets[width] = (degradation(hr, kernels), basis.encode(kernels.kernels))
 

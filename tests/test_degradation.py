@@ -18,6 +18,7 @@ from sr_env.degradation import (
     ANISOTROPIC_WIDTHS,
     ISOTROPIC_WIDTHS,
     KERNEL_KINDS,
+    REPORTED_WIDTHS,
     Degradation,
     KernelBasis,
     anisotropic_kernels,
@@ -44,6 +45,14 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 # -------------------------------------------------------------------------------------------------------------- kernels
+
+
+def test_reported_widths_are_among_those_trained_on() -> None:
+    assert REPORTED_WIDTHS[4] == (0.2, 1.3, 2.6)  # Table 1 of the supplement
+    for scale in SCALES:
+        low, high = ISOTROPIC_WIDTHS[scale]
+        assert low <= min(REPORTED_WIDTHS[scale]) < max(REPORTED_WIDTHS[scale]) <= high
+        assert max(REPORTED_WIDTHS[scale]) / scale == pytest.approx(2.6 / 4)
 
 
 def gaussian_by_hand(width_x: float, width_y: float, angle: float, size: int = 21) -> np.ndarray:

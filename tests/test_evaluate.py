@@ -328,7 +328,8 @@ def test_main_prints_tables_and_writes_the_report(settings: Settings, capsys: py
     assert f"{row.mean('psnr'):.2f}" in capsys.readouterr().out
     with Image.open(out / "figure.png") as figure:
         # LR, bicubic, the renderer with the predicted kernel, HR; two scenes.
-        assert figure.size == (int(1.9 * 4 * 150), int(2.6 * 2 * 150))
+        assert figure.size[0] == pytest.approx(1.9 * 4 * 150, rel=0.05)  # cut to what is drawn
+        assert figure.size[1] == pytest.approx(2.6 * 2 * 150, rel=0.05)
         assert figure.getextrema() != ((255, 255),) * 4
     assert [table.row_count for table in make_tables(results, "Own")] == [3, 3]
 
