@@ -5,13 +5,16 @@ on Stable-Baselines3's DDPG: act with mu(LR) plus noise, keep (LR, action, rewar
 the critic with the actor. What is added to the printed algorithm keeps the actor from exploiting the critic's errors:
 
 * it acts with mu plus noise from the first step on, never uniformly at random, and the critics are trained alone first;
-* noise, and the anchor to the pretrained code, are measured per component in units of the code it moves;
-* the actor climbs the lowest of several critics, which dropout keeps from learning the scenes by heart, by small
-  clipped steps, and is averaged on the way;
-* rewards are squashed, so that no kernel width rules the mean, and shifted to be non-negative, since the hinge cannot
-  tell small negative rewards from none (see :func:`squash` and :mod:`agents.losses`).
+* noise, and the anchor to the pretrained code, are measured per component in units of the code it moves; where several
+  actions are scored on one scene (``actions_per_scene`` of the vector environment) they lie in opposite pairs;
+* a critic says how much better an action is than the pretrained one, which is zero there by construction;
+* the actor climbs the mean of several critics less their disagreement, which dropout keeps from learning the scenes by
+  heart, by small clipped steps, and is averaged on the way;
+* rewards are scaled per range of kernel widths and squashed, so that no width rules the mean, and shifted to be
+  non-negative, since the hinge cannot tell small negative rewards from none (see :func:`squash` and
+  :mod:`agents.losses`).
 
-Rewards should be centred per scene (``reference="predictor"``): what is left then is what the action did.
+Rewards must be centred per scene (``reference="predictor"``): what is left then is what the action did.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -37,35 +40,47 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.utils import polyak_update, update_learning_rate
 
+from sr_env._common import check_choice
 from sr_env._files import atomic_write
 from sr_env.checkpoint import Checkpoint, load_predictor
 from sr_env.predictor import KernelPredictor
 
 #: Squashed rewards are clipped to this magnitude, and shifted by it.
 REWARD_CLIP = 3.0
-#: Scenes described in one forward pass.
-_CHUNK = 256
+Normalisation = Literal["width", "all", "none"]
+NORMALISATIONS: tuple[str, ...] = ("width", "all", "none")
+#: Ranges of kernel widths whose rewards have a scale of their own.
+_GROUPS = 8
 #: Scenes over which the critics' correlation with rewards not yet trained on is told.
 _JUDGED = 512
 
 
 class SceneBatch(NamedTuple):
-    """A batch from the memory: LR images uint8 [B, 3, h, w], descriptions [B, D], actions [B, L], rewards [B]."""
+    """A batch from the memory.
+
+    Attributes:
+        observations: LR images, uint8 [B, 3, h, w], or None where they were not asked for.
+        descriptions: [B, D].
+        actions: [B, L].
+        rewards: As the environment gave them, [B].
+        scales: What to divide them by, [B].
+    """
 
     observations: Tensor | None
     descriptions: Tensor
     actions: Tensor
     rewards: Tensor
+    scales: Tensor
 
 
-def squash(rewards: Tensor, scale: float) -> Tensor:
-    """What the critics are fitted to: ``asinh(r / scale)``, clipped, and shifted to [0, 2 REWARD_CLIP].
+def squash(rewards: Tensor, scale: Tensor | float) -> Tensor:
+    """What the critics are fitted to: ``asinh(r / scale)``, clipped to [-REWARD_CLIP, REWARD_CLIP].
 
     In a one-step episode any increasing function of the reward has the same best action in every scene. This one, about
     linear up to ``scale`` and logarithmic beyond, keeps the scenes with the largest rewards (in practice those of one
     kernel width) from ruling the mean, and a reward of zero, which is the pretrained actor's, apart from small ones.
     """
-    return torch.asinh(rewards / max(scale, 1e-8)).clamp(-REWARD_CLIP, REWARD_CLIP) + REWARD_CLIP
+    return torch.asinh(rewards / scale).clamp(-REWARD_CLIP, REWARD_CLIP)
 
 
 class SceneBuffer(ReplayBuffer):
@@ -78,6 +93,9 @@ class SceneBuffer(ReplayBuffer):
         device: Where samples go.
         n_envs: Sub-environments, which add their scenes together.
         description_size: Length D of a scene's description.
+        widths: Range of the environment's kernel widths, in HR pixels.
+        normalisation: Whether rewards are scaled by their median magnitude per range of widths ("width"), over "all"
+            scenes, or not at all ("none").
         **kwargs: SB3's further arguments, which have no meaning here.
     """
 
@@ -90,6 +108,8 @@ class SceneBuffer(ReplayBuffer):
         n_envs: int = 1,
         *,
         description_size: int,
+        widths: tuple[float, float],
+        normalisation: Normalisation = "width",
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -102,14 +122,23 @@ class SceneBuffer(ReplayBuffer):
             handle_timeout_termination=False,
         )
         self.descriptions = np.zeros((self.buffer_size, n_envs, description_size), dtype=np.float32)
-        self._pending: list[int] = []
+        self.groups = np.zeros((self.buffer_size, n_envs), dtype=np.uint8)
+        self.scales = np.ones(_GROUPS, dtype=np.float32)
+        self._edges = np.linspace(*widths, _GROUPS + 1)[1:-1]
+        self._normalisation = normalisation
+        self._upcoming: np.ndarray | None = None
+        self._fresh: list[int] = []
 
     @property
     def nbytes(self) -> int:
         """Bytes taken when full."""
         return sum(getattr(self, name).nbytes for name in ("observations", *self._columns))
 
-    _columns: ClassVar[tuple[str, ...]] = ("descriptions", "actions", "rewards", "dones", "timeouts")
+    _columns: ClassVar[tuple[str, ...]] = ("descriptions", "groups", "actions", "rewards", "dones", "timeouts")
+
+    def announce(self, descriptions: np.ndarray) -> None:
+        """Tell the descriptions, float32 [n_envs, D], of the scenes that the next :meth:`add` brings."""
+        self._upcoming = descriptions
 
     def add(
         self,
@@ -124,41 +153,48 @@ class SceneBuffer(ReplayBuffer):
 
         Raises:
             ValueError: An episode goes on after the step.
+            RuntimeError: The scenes' descriptions were not announced.
         """
+        if self._upcoming is None:
+            raise RuntimeError("scenes are kept with their descriptions: announce() them first")
         if not np.all(done):
             raise ValueError("HingeDDPG learns episodes of one step, and one went on: use BlindSR-v0")
         self.observations[self.pos] = obs
         self.actions[self.pos] = action
         self.rewards[self.pos] = reward
         self.dones[self.pos] = done
-        self._pending.append(self.pos)
+        self.descriptions[self.pos], self._upcoming = self._upcoming, None
+        self.groups[self.pos] = np.digitize([float(np.mean(info["kernel_width"])) for info in infos], self._edges)
+        self._fresh.append(self.pos)
         self.pos += 1
         if self.pos == self.buffer_size:
             self.full, self.pos = True, 0
 
-    def describe(self, critic: KernelCritic) -> SceneBatch | None:
-        """Compute the descriptions of the scenes added since the last call, and return those scenes."""
-        if not self._pending:
+    def fresh(self) -> SceneBatch | None:
+        """The scenes added since the last call, without their images."""
+        if not self._fresh:
             return None
-        rows = np.unique(np.array(self._pending))
-        self._pending.clear()
-        flat = self.observations[rows].reshape(-1, *self.obs_shape)
-        told = [
-            critic.describe(self.to_torch(flat[start : start + _CHUNK])).cpu().numpy()
-            for start in range(0, len(flat), _CHUNK)
-        ]
-        self.descriptions[rows] = np.concatenate(told).reshape(len(rows), self.n_envs, -1)
+        rows = np.unique(np.array(self._fresh))
+        self._fresh.clear()
         return self._batch(np.repeat(rows, self.n_envs), np.tile(np.arange(self.n_envs), len(rows)), images=False)
 
     def draw(self, batch_size: int, rng: np.random.Generator, images: bool) -> SceneBatch:
-        """Draw described scenes with replacement; their LR images too where asked for."""
+        """Draw scenes with replacement; their LR images too where asked for."""
         return self._batch(
             rng.integers(self.size(), size=batch_size), rng.integers(self.n_envs, size=batch_size), images
         )
 
-    def reward_scale(self) -> float:
-        """Median magnitude of the rewards kept."""
-        return float(np.median(np.abs(self.rewards[: self.size()])))
+    def measure_scales(self) -> None:
+        """Renew the scales of the rewards from what is kept; a group seen rarely takes the median over all."""
+        if self._normalisation == "none":
+            return
+        sizes, groups = np.abs(self.rewards[: self.size()]).ravel(), self.groups[: self.size()].ravel()
+        self.scales[:] = max(float(np.median(sizes)), 1e-8)
+        if self._normalisation == "width":
+            for group in range(_GROUPS):
+                own = sizes[groups == group]
+                if len(own) >= 32:
+                    self.scales[group] = max(float(np.median(own)), 1e-8)
 
     def _batch(self, rows: np.ndarray, columns: np.ndarray, images: bool) -> SceneBatch:
         return SceneBatch(
@@ -166,6 +202,7 @@ class SceneBuffer(ReplayBuffer):
             self.to_torch(self.descriptions[rows, columns]),
             self.to_torch(self.actions[rows, columns]),
             self.to_torch(self.rewards[rows, columns]),
+            self.to_torch(self.scales[self.groups[rows, columns]]),
         )
 
     def _get_samples(self, batch_inds: np.ndarray, env: Any = None) -> ReplayBufferSamples:
@@ -180,7 +217,7 @@ class SceneBuffer(ReplayBuffer):
     def state(self) -> dict[str, Any]:
         """The scenes kept, as tensors."""
         kept = {name: torch.from_numpy(getattr(self, name)[: self.size()]) for name in ("observations", *self._columns)}
-        return {"pos": self.pos, "full": self.full, "pending": list(self._pending), **kept}
+        return {"pos": self.pos, "full": self.full, "fresh": list(self._fresh), **kept}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take up what :meth:`state` gave.
@@ -188,7 +225,7 @@ class SceneBuffer(ReplayBuffer):
         Raises:
             ValueError: The sizes differ.
         """
-        self.pos, self.full, self._pending = state["pos"], state["full"], list(state["pending"])
+        self.pos, self.full, self._fresh = state["pos"], state["full"], list(state["fresh"])
         for name in ("observations", *self._columns):
             own, kept = getattr(self, name), state[name].numpy()
             if own.shape[1:] != kept.shape[1:] or len(kept) != self.size():
@@ -217,6 +254,7 @@ class HingeDDPG(DDPG):
         gradient_steps: Updates per ``train_freq`` environment steps.
         loss: Critic loss, one of ``printed``, ``hinge_l2``, ``hinge_l1``, ``hinge_margin``, ``mse``.
         noise: Standard deviation of the exploration noise, in action units of the most telling component.
+        noise_final: The same at the end of training; it changes linearly. None keeps it constant.
         warmup_updates: Updates of the critics alone before the actor moves.
         anchor: Weight of the squared distance from the pretrained code, in units of ``noise``.
         saturation: The actor's value before its tanh beyond which it is penalised.
@@ -224,7 +262,12 @@ class HingeDDPG(DDPG):
         tau: Polyak rate of the averaged actor (``actor_target``).
         train_features: Train the actor's convolutions too, not only the layers after its pooling. Much slower: the
             latter works on descriptions computed once per scene.
-        n_critics: Size of the ensemble; the actor climbs the lowest.
+        n_critics: Size of the ensemble.
+        pessimism: The actor climbs the critics' mean less this many of their standard deviations.
+        normalisation: Rewards are divided by their median magnitude per range of kernel widths ("width"), over "all"
+            scenes, or not ("none").
+        shift: What is added to the squashed rewards and to the critics' advantages before the critic loss;
+            ``REWARD_CLIP`` makes both non-negative, 0 leaves the hinge to act on what is negative.
         policy_kwargs: Further arguments of the policy.
         **kwargs: Further arguments of SB3's DDPG: train_freq, tensorboard_log, verbose, seed, device.
 
@@ -232,7 +275,8 @@ class HingeDDPG(DDPG):
         correlation: Between the critics' values and the latest rewards, before these were trained on.
 
     Raises:
-        ValueError: An unknown loss, an environment that is not BlindSR-v0's kind, or a predictor that does not fit it.
+        ValueError: An unknown loss or normalisation, an environment that is not BlindSR-v0's kind, or a predictor
+            that does not fit it.
         FileNotFoundError: No such predictor.
     """
 
@@ -258,6 +302,7 @@ class HingeDDPG(DDPG):
         gradient_steps: int = 8,
         loss: str = "hinge_l2",
         noise: float = 0.1,
+        noise_final: float | None = None,
         warmup_updates: int = 500,
         anchor: float = 0.05,
         saturation: float = 2.0,
@@ -265,11 +310,18 @@ class HingeDDPG(DDPG):
         tau: float = 0.005,
         train_features: bool = False,
         n_critics: int = 4,
+        pessimism: float = 1.0,
+        normalisation: Normalisation = "width",
+        shift: float = REWARD_CLIP,
         policy_kwargs: dict[str, Any] | None = None,
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
         critic_loss(loss)  # an unknown name shows here
+        check_choice("normalisation", normalisation, NORMALISATIONS)
+        self.noise_final = noise if noise_final is None else noise_final
+        self.pessimism, self.normalisation, self.shift = pessimism, normalisation, shift
+        self.actions_per_scene = 1
         self.loss, self.noise, self.anchor, self.saturation, self.clip = loss, noise, anchor, saturation, clip
         self.actor_learning_rate, self.warmup_updates, self.train_features = (
             actor_learning_rate,
@@ -331,9 +383,17 @@ class HingeDDPG(DDPG):
 
     def _setup_model(self) -> None:
         network = self.policy_kwargs["predictor"].network
-        self.replay_buffer_kwargs = {"description_size": network.feature_size + network.code_length}
+        self.replay_buffer_kwargs = {
+            "description_size": network.feature_size + network.code_length,
+            "normalisation": self.normalisation,
+            "widths": (0.0, 1.0),
+        }
+        if self.env is not None:
+            self.replay_buffer_kwargs["widths"] = self.env.get_attr("simulator")[0].degradation.width_range
+            if self.env.has_attr("actions_per_scene"):
+                self.actions_per_scene = int(self.env.get_attr("actions_per_scene")[0])
         super()._setup_model()
-        self.noise_scale: np.ndarray = self.noise * self.policy.sensitivity.cpu().numpy()
+        self.sensitivity: np.ndarray = self.policy.sensitivity.cpu().numpy()
 
     @property
     def memory(self) -> SceneBuffer:
@@ -349,12 +409,26 @@ class HingeDDPG(DDPG):
     def _sample_action(
         self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        """mu(LR) plus noise, from the first step on."""
-        assert self._last_obs is not None
-        actions, _ = self.predict(self._last_obs, deterministic=True)
-        noise = self.rng.standard_normal(actions.shape) * self.noise_scale
-        actions = np.clip(actions + noise, -1, 1).astype(np.float32)
+        """Algorithm 1's exploration: mu(LR) plus noise, from the first step on; every scene is looked at once."""
+        assert isinstance(self._last_obs, np.ndarray)
+        times = self.actions_per_scene
+        scenes = torch.as_tensor(self._last_obs[::times], device=self.device)
+        self.policy.set_training_mode(False)
+        with torch.no_grad():
+            told = self.critic.describe(scenes)
+            features = self.actor.features(scenes) if self.train_features else self.critic.split(told)[0]
+            means = torch.tanh(self.actor.logits(features)).repeat_interleave(times, 0).cpu().numpy()
+        self.memory.announce(told.repeat_interleave(times, 0).cpu().numpy())
+        actions = np.clip(means + self._draw_noise(len(told), times), -1, 1).astype(np.float32)
         return actions, actions
+
+    def _draw_noise(self, scenes: int, times: int) -> np.ndarray:
+        """Noise [scenes * times, L], in opposite pairs where several actions are tried on a scene."""
+        now = self.noise_final + (self.noise - self.noise_final) * self._current_progress_remaining
+        drawn = self.rng.standard_normal((scenes, (times + 1) // 2, len(self.sensitivity)))
+        pairs = np.stack((drawn, -drawn), axis=2).reshape(scenes, -1, drawn.shape[-1])[:, :times]
+        noise: np.ndarray = now * self.sensitivity * pairs.reshape(scenes * times, -1)
+        return noise
 
     def train(self, gradient_steps: int, batch_size: int = 256) -> None:
         """Algorithm 1's updates: critics to the reward, actor up the critics.
@@ -362,20 +436,21 @@ class HingeDDPG(DDPG):
         Raises:
             FloatingPointError: A loss is not finite.
         """
-        self._judge(self.memory.describe(self.critic))
+        self.memory.measure_scales()
+        self._judge(self.memory.fresh())
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.critic.optimizer)
         update_learning_rate(self.actor.optimizer, self.actor_learning_rate)
         loss_function = critic_loss(self.loss)
-        scale = self.memory.reward_scale()
         logs: dict[str, Tensor] = {}
         for _ in range(gradient_steps):
             self._n_updates += 1
             batch = self.memory.draw(batch_size, self.rng, images=self.train_features)
             q = self.critic.score(batch.descriptions, batch.actions)
-            loss = loss_function(q, squash(batch.rewards, scale).expand_as(q), self.gamma) * len(q)
+            wanted = squash(batch.rewards, batch.scales).expand_as(q)
+            loss = loss_function(q + self.shift, wanted + self.shift, self.gamma) * len(q)
             self._descend(self.critic, loss)
-            logs |= {"critic_loss": loss / len(q), "q": q.mean() - REWARD_CLIP}
+            logs |= {"critic_loss": loss / len(q), "q": q.mean(), "target": wanted.mean()}
             if self._n_updates > self.warmup_updates:
                 logs |= self._climb(batch)
         for name, value in logs.items():
@@ -385,18 +460,22 @@ class HingeDDPG(DDPG):
             raise FloatingPointError(f"the critic loss is {logs['critic_loss'].item()}: lower the learning rate")
 
     def _climb(self, batch: SceneBatch) -> dict[str, Tensor]:
-        """One step of the actor up the lowest critic, held by the anchor."""
+        """Algorithm 1's actor update: one step of the actor up the critics, held by the anchor."""
         features, _ = self.critic.split(batch.descriptions)
         if batch.observations is not None:
             features = self.actor.features(batch.observations)
         logits = self.actor.logits(features)
         actions = torch.tanh(logits)
-        value = self.critic.score(batch.descriptions, actions).amin(0).mean()
+        values = self.critic.score(batch.descriptions, actions)
+        value = (values.mean(0) - self.pessimism * values.std(0, correction=0)).mean()
         distance = self.critic.moved(batch.descriptions, actions).square().sum(1).mean()
         saturated = F.relu(logits.abs() - self.saturation).square().mean()
         self._descend(self.actor, self.anchor * distance + saturated - value)
-        polyak_update(self.actor.parameters(), self.actor_target.parameters(), self.tau)
-        return {"actor_value": value - REWARD_CLIP, "distance": distance, "saturated": saturated}
+        pairs = zip(self.actor.parameters(), self.actor_target.parameters(), strict=True)
+        # Averaging what is frozen would change it by rounding.
+        moving, averages = zip(*[pair for pair in pairs if pair[0].requires_grad], strict=True)
+        polyak_update(moving, averages, self.tau)
+        return {"actor_value": value, "distance": distance, "saturated": saturated}
 
     def _descend(self, module: KernelActor | KernelCritic, loss: Tensor) -> None:
         module.optimizer.zero_grad(set_to_none=True)
@@ -412,11 +491,17 @@ class HingeDDPG(DDPG):
             return
         self.policy.set_training_mode(False)
         q = self.critic.score(fresh.descriptions, fresh.actions).mean(0)
-        self._judged.extend(zip(q.tolist(), fresh.rewards.tolist(), strict=True))
-        values = np.array(self._judged).T
+        wanted = squash(fresh.rewards, fresh.scales)
+        self._judged.extend(zip(q.tolist(), wanted.tolist(), strict=True))
+        values = self.judged
         if values.shape[1] > 2 and values.std(1).min() > 0:
             self.correlation = float(np.corrcoef(values)[0, 1])
             self.logger.record("train/correlation", self.correlation)
+
+    @property
+    def judged(self) -> np.ndarray:
+        """Critics' mean advantages and squashed rewards of the latest scenes, before these were trained on, [2, N]."""
+        return np.array(self._judged).T.reshape(2, -1)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_judged"]
@@ -441,6 +526,7 @@ class HingeDDPG(DDPG):
             "updates": self._n_updates,
             "episodes": self._episode_num,
             "generator": self.rng.bit_generator.state,
+            "torch_generators": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],  # the critics' dropout
             "extra": dict(extra or {}),
         }
         with atomic_write(path) as temporary:
@@ -465,6 +551,10 @@ class HingeDDPG(DDPG):
             self.critic.optimizer.load_state_dict(state["critic_optimizer"])
             self.memory.load_state(state["memory"])
             self.rng.bit_generator.state = state["generator"]
+            own, *others = state["torch_generators"]
+            torch.set_rng_state(own)
+            if len(others) == torch.cuda.device_count():
+                torch.cuda.set_rng_state_all(others)
             self.num_timesteps, self._n_updates = state["steps"], state["updates"]
             self._episode_num = state["episodes"]
         except Exception as error:  # torch raises many types for a damaged or foreign file

@@ -12,6 +12,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor, nn
 
@@ -68,7 +69,10 @@ class KernelActor(BasePolicy):
 
 
 class QNetwork(nn.Module):
-    """One critic: description and action -> value, smooth in the action.
+    """One critic: description and move -> advantage of the moved action over the pretrained one, smooth in the move.
+
+    The network is asked twice, about the move and about staying, and the difference counts: it is zero where the action
+    is the pretrained one, as the reward is by definition, so that nothing has to be learned of how good a scene is.
 
     A run sees a few thousand scenes, and a description has hundreds of numbers: without dropout the critics learn the
     scenes by heart within a thousand updates, and the actor climbs what they made up in between.
@@ -76,28 +80,26 @@ class QNetwork(nn.Module):
 
     def __init__(self, description_size: int, action_size: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
         self.scene = nn.Linear(description_size, hidden)
         self.action = nn.Linear(action_size, hidden, bias=False)
-        self.body = nn.Sequential(
-            # A critic with normalised layers extrapolates less wildly where the actor has not been.
-            nn.LayerNorm(hidden),
-            nn.SiLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, hidden),
-            nn.LayerNorm(hidden),
-            nn.SiLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, 1),
-        )
+        # A critic with normalised layers extrapolates less wildly where the actor has not been.
+        self.first = nn.Sequential(nn.LayerNorm(hidden), nn.SiLU())
+        self.second = nn.Sequential(nn.Linear(hidden, hidden), nn.LayerNorm(hidden), nn.SiLU())
+        self.last = nn.Linear(hidden, 1, bias=False)
 
-    def forward(self, description: Tensor, action: Tensor) -> Tensor:
-        """Descriptions [B, D] and actions [B, L] (or [B, K, L], K for each scene) -> values [B] (or [B, K])."""
-        scene = self.scene(self.dropout(description))
-        if action.ndim == 3:
-            scene = scene[:, None]
-        values: Tensor = self.body(scene + self.action(action)).squeeze(-1)
-        return values
+    def forward(self, description: Tensor, move: Tensor) -> Tensor:
+        """Descriptions [B, D] and moves [B, L] (or [B, K, L], K for each scene) -> advantages [B] (or [B, K])."""
+        moves = move if move.ndim == 3 else move[:, None]
+        scene = self.scene(self._drop(description[:, None]))
+        x = self._drop(self.first(scene + self.action(torch.cat((torch.zeros_like(moves[:, :1]), moves), dim=1))))
+        values: Tensor = self.last(self._drop(self.second(x))).squeeze(-1)
+        advantages = values[:, 1:] - values[:, :1]
+        return advantages if move.ndim == 3 else advantages[:, 0]
+
+    def _drop(self, x: Tensor) -> Tensor:
+        """Dropout of [B, K, H] that leaves out the same units for all moves of a scene, which makes them comparable."""
+        return x * F.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), self.dropout, self.training)
 
 
 class KernelCritic(BaseModel):
@@ -150,7 +152,7 @@ class KernelCritic(BaseModel):
         return description[:, : self.pretrained.feature_size], description[:, self.pretrained.feature_size :]
 
     def score(self, description: Tensor, actions: Tensor) -> Tensor:
-        """Values of every critic.
+        """Advantages over the pretrained action, by every critic.
 
         Args:
             description: [B, F + L].

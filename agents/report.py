@@ -1,18 +1,32 @@
-"""What a training run ends with: the table, the curves, and the pictures before and after."""
+"""What a training run shows: the table, the curves, the pictures before and after, and what TensorBoard gets."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
+from rich.console import Console
 from rich.table import Table
 
-from agents.scenes import FixedScenes, Method, Scores
+from agents.improvement import Improvement
+from agents.scenes import FixedScenes, Method, Scores, Selection
 from sr_env._files import atomic_write
+from sr_env.degradation import REPORTED_WIDTHS
 from sr_env.images import to_uint8
-from sr_env.simulator import Simulator
+from sr_env.predictor import KernelPredictor
+from sr_env.simulator import Scenes, Simulator, SimulatorSettings
+
+from stable_baselines3.common.logger import Figure as LoggedFigure  # isort: skip
+from stable_baselines3.common.logger import Logger
+
+if TYPE_CHECKING:
+    from agents.hinge_ddpg import HingeDDPG
 
 #: Rows of the table.
 BICUBIC, PRETRAINED, TRAINED, TRUE_KERNEL = "bicubic", "pretrained actor", "trained actor", "true kernel"
@@ -59,23 +73,68 @@ def verdict(scores: Mapping[str, Scores]) -> str:
     return f"The trained actor is not measurably better than the pretrained one on the test photos ({number})."
 
 
-def draw_curves(
-    path: Path,
-    history: Sequence[tuple[int, Sequence[float]]],
-    widths: Sequence[float],
-    training: Sequence[tuple[int, float, float]],
-    best_step: int,
-) -> None:
+@dataclass(frozen=True)
+class Test:
+    """What was measured on the test photos.
+
+    Attributes:
+        scenes: Their crops.
+        shown: Methods worth a picture.
+        result: The trained actor's gain in reward over the pretrained one, and its standard error.
+    """
+
+    scenes: FixedScenes
+    shown: Mapping[str, Method]
+    result: dict[str, float]
+
+
+def measure_test(
+    improvement: Improvement,
+    actor: KernelPredictor,
+    crops: int,
+    widths: Sequence[float] | None,
+    console: Console,
+) -> Test:
+    """Measure an actor on the bundled test photos, which nothing is trained on or chosen by, and print the table.
+
+    Args:
+        improvement: The run.
+        actor: What came of it.
+        crops: Crops of the test photos.
+        widths: Kernel widths; None takes those that are reported for the scale.
+        console: Where the table goes.
+    """
+    reported = {**improvement.settings.environment(), "info_metrics": ("psnr", "lpips")}
+    simulator = Simulator(SimulatorSettings(photos="bundled", split="test", **reported))
+    scenes = FixedScenes(simulator, crops, widths or REPORTED_WIDTHS[simulator.scale], 2)
+    methods = {
+        BICUBIC: simulator.enlarge,
+        PRETRAINED: scenes.acting(improvement.pretrained.network),
+        TRAINED: scenes.acting(actor),
+        TRUE_KERNEL: true_kernel(simulator),
+    }
+    scores = scenes.score_all(methods)
+    title = f"{crops} crops of {', '.join(simulator.photos.names)}, each at {len(scenes.widths)} kernel widths"
+    lower = [name for name, metric in simulator.metrics.items() if not metric.higher_is_better]
+    console.print(make_table(scores, scenes.widths, lower, title))
+    console.print(verdict(scores))
+    result = {
+        "gain": float(scores[TRAINED].gain(scores[PRETRAINED]).mean()),
+        "standard_error": scores[TRAINED].standard_error(scores[PRETRAINED]),
+    }
+    return Test(scenes, {name: methods[name] for name in (BICUBIC, PRETRAINED, TRAINED)}, result)
+
+
+def draw_curves(path: Path, selection: Selection, training: Sequence[tuple[int, float, float]]) -> None:
     """Write the curves as PNG.
 
     Args:
         path: File to write.
-        history: Per validation, the step and the gain over the pretrained actor per width.
-        widths: The widths.
-        training: Per logged step, the step, the mean training reward (noise included), and the critics' correlation
+        selection: Its history holds the gain over the pretrained actor per validation and width.
+        training: Per validation, the step, the mean training reward (noise included), and the critics' correlation
             with rewards not yet trained on.
-        best_step: Step of the actor that was kept; 0 for the pretrained one.
     """
+    history, widths = selection.history, selection.scenes.widths
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     steps = [step for step, _ in history]
@@ -84,7 +143,7 @@ def draw_curves(
         left.plot(steps, gains[:, index], lw=1, label=f"width {width:g}")
     left.plot(steps, gains.mean(1), "k", lw=2, label="mean")
     left.axhline(0, color="gray", lw=0.8)
-    left.axvline(best_step, color="gray", ls=":", label="kept")
+    left.axvline(selection.best_step, color="gray", ls=":", label="kept")
     left.set(title="Held-out scenes", xlabel="environment steps", ylabel="reward above the pretrained actor")
     left.legend()
     if training:
@@ -110,7 +169,15 @@ def draw_before_after(path: Path, scenes: FixedScenes, methods: Mapping[str, Met
         count: Rows.
     """
     width = scenes.widths[len(scenes.widths) // 2]
-    batch = scenes.batches[width][0]
+    names = scenes.simulator.photos.names
+    with atomic_write(path) as temporary:
+        before_after(scenes.batches[width][0], width, names, methods, count).savefig(temporary, dpi=110)
+
+
+def before_after(
+    batch: Scenes, width: float, names: Sequence[str], methods: Mapping[str, Method], count: int
+) -> Figure:
+    """The first scenes of a batch, one row each: what every method makes of them, and HR."""
     rows = min(count, len(batch.hr))
     figure = Figure(figsize=(2.6 * (len(methods) + 1), 2.95 * rows), layout="constrained")
     axes = figure.subplots(rows, len(methods) + 1, squeeze=False)
@@ -121,10 +188,94 @@ def draw_before_after(path: Path, scenes: FixedScenes, methods: Mapping[str, Met
             axes[row, column].imshow(image)
             axes[row, column].set_title(f"{name}\n{told}", fontsize=8)
     for row, image in enumerate(to_uint8(batch.hr[:rows])):
-        name = scenes.simulator.photos.names[int(batch.photo[row])]
+        name = names[int(batch.photo[row])]
         axes[row, -1].imshow(image)
         axes[row, -1].set_title(f"HR\n{name}, kernel width {width:g}", fontsize=8)
     for axis in axes.flat:
         axis.set_axis_off()
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+    return figure
+
+
+class Board:
+    """What TensorBoard shows of a run, beside the losses: reward terms, Q against reward, kernels and pictures.
+
+    Args:
+        improvement: The run.
+        every: Validations between pictures.
+    """
+
+    def __init__(self, improvement: Improvement, every: int = 5) -> None:
+        self.improvement, self.every = improvement, every
+        self._validations = 0
+
+    def rewards(self, logger: Logger, infos: Sequence[Mapping[str, Any]]) -> None:
+        """Keep how much each term of the reward rose above the pretrained actor's, for the next dump."""
+        for name in self.improvement.settings.reward:
+            logger.record_mean(
+                f"reward/{name}", float(np.mean([info[name] - info[f"{name}_reference"] for info in infos]))
+            )
+
+    def validation(self, logger: Logger, model: HingeDDPG, gain: np.ndarray) -> None:
+        """Keep the gains on the selection scenes, and every so often the pictures."""
+        for width, value in zip(self.improvement.settings.selection_widths, gain, strict=True):
+            logger.record(f"selection/gain_{width:g}", float(value))
+        logger.record("selection/gain", float(gain.mean()))
+        if self._validations % self.every == 0:
+            width, batch = self._batch()
+            scenes = self.improvement.selection.scenes
+            acting = {
+                PRETRAINED: scenes.acting(self.improvement.pretrained.network),
+                TRAINED: scenes.acting(model.predictor),
+            }
+            for name, figure in {
+                "critics": q_against_reward(model.judged),
+                "kernels": self._kernels(batch, width, model),
+                "pictures": before_after(batch, width, self.improvement.simulator.photos.names, acting, 3),
+            }.items():
+                logger.record(f"shown/{name}", LoggedFigure(figure, close=True), exclude=("stdout", "log", "csv"))
+        self._validations += 1
+
+    def _batch(self) -> tuple[float, Scenes]:
+        """The first batch of the selection scenes at the middle width."""
+        scenes = self.improvement.selection.scenes
+        middle = len(scenes.widths) // 2
+        return scenes.widths[middle], next(batch for width, _, batch in scenes.parts() if width == middle)
+
+    def _kernels(self, batch: Scenes, width: float, model: HingeDDPG) -> Figure:
+        """Heat maps of the true kernel and of those that the two actors name, of the first scenes."""
+        basis, count = self.improvement.simulator.basis, min(3, len(batch.lr))
+        with torch.no_grad():
+            codes = {
+                PRETRAINED: basis.to_code(self.improvement.pretrained.network(batch.lr[:count])),
+                TRAINED: basis.to_code(model.predictor(batch.lr[:count])),
+            }
+        kernels = {TRUE_KERNEL: batch.kernels.kernels[:count]} | {n: basis.decode(c) for n, c in codes.items()}
+        figure = Figure(figsize=(2 * len(kernels), 2 * count), layout="constrained")
+        axes = figure.subplots(count, len(kernels), squeeze=False)
+        for column, (name, shown) in enumerate(kernels.items()):
+            for row, kernel in enumerate(shown.cpu().numpy()):
+                axes[row, column].imshow(kernel, vmin=0)
+                axes[row, column].set_title(f"{name}\npeak {kernel.max():.3f}", fontsize=8)
+                axes[row, column].set_axis_off()
+        figure.suptitle(f"kernel width {width:g}", fontsize=8)
+        return figure
+
+
+def q_against_reward(judged: np.ndarray) -> Figure:
+    """Scatter of the critics' advantages [0] against the squashed rewards [1], of scenes not trained on yet, [2, N]."""
+    figure = Figure(figsize=(4, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.scatter(judged[1], judged[0], s=4)
+    axes.axline((0, 0), slope=1, color="gray", lw=0.8)
+    axes.set(xlabel="reward, squashed", ylabel="critics' mean advantage")
+    return figure
+
+
+def peak_memory() -> float:
+    """Largest resident size of this process in bytes; NaN where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sr_env._common import MIN_LR_SIZE, check_choice
+from sr_env.images import to_images
 from sr_env.photos import PhotoSource, Pixels
 from sr_env.simulator import UNIFORMS_PER_SCENE, Result, Scenes, Simulator
 
 #: Scenes scored in one batch.
 _BATCH = 12
+#: HR pixels of whole photos scored in one batch.
+_PIXELS = 2**19
 #: Scenes -> their reconstruction.
 Method = Callable[[Scenes], Result]
+#: Index of a width, indices of photos or crops [B], and their scenes.
+Placed = tuple[int, np.ndarray, Scenes]
 
 
 class Part(PhotoSource):
@@ -57,7 +64,84 @@ class Part(PhotoSource):
         return self._source[place][rows, columns]
 
 
-class FixedScenes:
+class Subset(PhotoSource):
+    """Some photos of a source.
+
+    Args:
+        source: The photos.
+        indices: Which of them, in their order.
+    """
+
+    def __init__(self, source: PhotoSource, indices: np.ndarray) -> None:
+        self._source, self._indices = source, [int(index) for index in indices]
+        self.names = tuple(source.names[index] for index in self._indices)
+        self.shapes = tuple(source.shapes[index] for index in self._indices)
+
+    def __getitem__(self, index: int) -> Pixels:
+        """Photo ``index`` of those chosen."""
+        return self._source[self._indices[index]]
+
+
+def acting(simulator: Simulator, actor: Callable[[Tensor], Tensor]) -> Method:
+    """The method that renders an actor's code; the actor takes LR images and gives actions."""
+    return lambda scenes: simulator.evaluate(scenes, actor(scenes.lr).clamp(-1, 1))
+
+
+class SceneSet(ABC):
+    """Fixed scenes on which methods are compared: N photos or crops, each blurred with each of several widths.
+
+    Args:
+        simulator: Degrades, renders and scores.
+        widths: Kernel widths in HR pixels.
+        count: N.
+
+    Attributes:
+        simulator: As given.
+        widths: As given.
+        count: As given.
+
+    Raises:
+        ValueError: There is no width, or one twice.
+    """
+
+    def __init__(self, simulator: Simulator, widths: Sequence[float], count: int) -> None:
+        self.simulator, self.widths, self.count = simulator, tuple(widths), count
+        if not self.widths or len(set(self.widths)) < len(self.widths):
+            raise ValueError(f"kernel widths {self.widths} must be at least one, each given once")
+
+    @abstractmethod
+    def parts(self) -> Iterator[Placed]:
+        """All scenes in batches, each with the index of its width and the indices of its N photos or crops."""
+
+    def score(self, method: Method) -> Scores:
+        """Scores and metrics of a method on every scene."""
+        return self.score_all({"": method})[""]
+
+    @torch.no_grad()  # not inference mode, in which a method could not search by gradient
+    def score_all(self, methods: Mapping[str, Method], done: Callable[[], object] | None = None) -> dict[str, Scores]:
+        """Scores and metrics of several methods, batch by batch, so that no scene is made twice.
+
+        Args:
+            methods: The methods by name.
+            done: Called after every batch of every method.
+        """
+        values: dict[str, dict[str, np.ndarray]] = {name: {} for name in methods}
+        for width, places, scenes in self.parts():
+            for name, method in methods.items():
+                result = method(scenes)
+                for column, value in {"score": result.score, **result.terms}.items():
+                    table = values[name].setdefault(column, np.full((len(self.widths), self.count), np.nan))
+                    table[width, places] = value.double().cpu().numpy()
+                if done is not None:
+                    done()
+        return {name: Scores(columns) for name, columns in values.items()}
+
+    def acting(self, actor: Callable[[Tensor], Tensor]) -> Method:
+        """The method that renders an actor's code."""
+        return acting(self.simulator, actor)
+
+
+class FixedScenes(SceneSet):
     """The same crops of a simulator's photos, blurred with each of several widths.
 
     Args:
@@ -72,7 +156,7 @@ class FixedScenes:
     """
 
     def __init__(self, simulator: Simulator, crops: int, widths: Sequence[float], seed: int) -> None:
-        self.simulator, self.widths, self.crops = simulator, tuple(widths), crops
+        super().__init__(simulator, widths, crops)
         rng = np.random.default_rng(seed)
         order = rng.permutation(len(simulator.photos)) if crops < len(simulator.photos) else None
         photos = [int(order[i]) if order is not None else i % len(simulator.photos) for i in range(crops)]
@@ -88,33 +172,104 @@ class FixedScenes:
             for width in self.widths
         }
 
-    @torch.inference_mode()
-    def score(self, method: Method) -> Scores:
-        """Scores and metrics of a method on every scene."""
-        columns: dict[str, list[list[np.ndarray]]] = {}
-        for batches in self.batches.values():
-            row: dict[str, list[np.ndarray]] = {}
-            for scenes in batches:
-                result = method(scenes)
-                for name, value in {"score": result.score, **result.terms}.items():
-                    row.setdefault(name, []).append(value.double().cpu().numpy())
-            for name, values in row.items():
-                columns.setdefault(name, []).append(values)
-        return Scores({name: np.stack([np.concatenate(row) for row in rows]) for name, rows in columns.items()})
+    def parts(self) -> Iterator[Placed]:
+        """The crops in turn, width by width."""
+        for width, batches in enumerate(self.batches.values()):
+            for number, scenes in enumerate(batches):
+                yield width, np.arange(number * _BATCH, number * _BATCH + len(scenes.lr)), scenes
 
-    def acting(self, actor: Callable[[Tensor], Tensor]) -> Method:
-        """The method that renders an actor's code."""
-        return lambda scenes: self.simulator.evaluate(scenes, actor(scenes.lr).clamp(-1, 1))
+
+class WholeScenes(SceneSet):
+    """Whole photographs, blurred with each of several widths.
+
+    Photos of one shape share a batch. A photo's HR image and what the metrics need of it are held once for all widths.
+
+    Args:
+        simulator: Degrades and scores.
+        widths: Kernel widths in HR pixels.
+        photos: The photos; None takes the simulator's.
+        max_photos: The first so many; None takes all.
+        max_side: Longest side in HR pixels that a photo keeps, around its centre; None keeps all. Either way the sides
+            are cut to multiples of the scale, around the centre too.
+        keep: Hold all scenes in memory, for several calls of ``score``; else they are made anew for each.
+
+    Attributes:
+        photos: The photos.
+        names: Names of those that are scored.
+
+    Raises:
+        ValueError: A limit is too small, or a photo is.
+    """
+
+    def __init__(
+        self,
+        simulator: Simulator,
+        widths: Sequence[float],
+        photos: PhotoSource | None = None,
+        max_photos: int | None = None,
+        max_side: int | None = None,
+        keep: bool = True,
+    ) -> None:
+        self.photos = simulator.photos if photos is None else photos
+        smallest = MIN_LR_SIZE * simulator.scale
+        if max_photos is not None and max_photos < 1:
+            raise ValueError(f"max_photos {max_photos} leaves no photo: give 1 or more")
+        if max_side is not None and max_side < smallest:
+            raise ValueError(f"max_side {max_side} is under {smallest} pixels, eight of the LR image: give more")
+        super().__init__(simulator, widths, min(len(self.photos), max_photos or len(self.photos)))
+        self.names = self.photos.names[: self.count]
+        shapes = np.minimum(self.photos.shape_array[: self.count], max_side or np.iinfo(np.int64).max)
+        shapes = shapes // simulator.scale * simulator.scale
+        if shapes.min() < smallest:
+            name, found = self.names[int(shapes.min(1).argmin())], int(shapes.min())
+            raise ValueError(f"photo {name!r} has {found} pixels on one side, {smallest} are needed: leave it out")
+        self._shapes = shapes
+        self._chunks: list[np.ndarray] = []
+        for shape in np.unique(shapes, axis=0):
+            alike = np.flatnonzero((shapes == shape).all(1))
+            size = max(1, _PIXELS // int(shape.prod()))
+            self._chunks += [alike[start : start + size] for start in range(0, len(alike), size)]
+        self._kept = list(self._make()) if keep else None
+
+    @property
+    def part_count(self) -> int:
+        """Number of batches that :meth:`parts` gives."""
+        return len(self._chunks) * len(self.widths)
+
+    def parts(self) -> Iterator[Placed]:
+        """The photos shape by shape."""
+        return iter(self._kept) if self._kept is not None else self._make()
+
+    def _make(self) -> Iterator[Placed]:
+        simulator = self.simulator
+        for photos in self._chunks:
+            height, width = self._shapes[photos[0]]
+            corner = (self.photos.shape_array[photos] - (height, width)) // 2
+            hr = to_images(
+                np.stack(
+                    [
+                        self.photos[index][top : top + height, left : left + width]
+                        for index, (top, left) in zip(photos, corner, strict=True)
+                    ]
+                ),
+                simulator.device,
+            )
+            prepared = None
+            for row, kernel_width in enumerate(self.widths):
+                kernels = simulator.degradation.build(np.full(len(photos), kernel_width), device=simulator.device)
+                scenes = simulator.degrade(hr, kernels, photos, corner)
+                prepared = prepared or scenes.prepared
+                yield row, photos, replace(scenes, prepared=prepared)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Values of a method on fixed scenes: ``score`` and every metric, each [widths, crops]."""
+    """Values of a method on fixed scenes: ``score`` and every metric, each [widths, N photos or crops]."""
 
     values: Mapping[str, np.ndarray]
 
     def per_width(self, name: str) -> np.ndarray:
-        """Means over the crops, [widths]."""
+        """Means over the photos, [widths]."""
         return self.values[name].mean(1)
 
     def gain(self, other: Scores) -> np.ndarray:
@@ -122,7 +277,7 @@ class Scores:
         return self.per_width("score") - other.per_width("score")
 
     def standard_error(self, other: Scores) -> float:
-        """Standard error of the mean gain over another; a crop, which is seen at every width, counts as one sample."""
+        """Standard error of the mean gain over another; a photo, which is seen at every width, counts as one sample."""
         gains = (self.values["score"] - other.values["score"]).mean(0)
         return float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else float("nan")
 
@@ -135,10 +290,28 @@ class Selection:
     Args:
         scenes: The held-out scenes.
         pretrained: LR images -> actions.
+        guards: Metric -> how much worse its mean over all scenes may be than the pretrained actor's, in its own units.
+
+    Attributes:
+        best: Weights of the best actor; None while that is the pretrained one.
+        broken: The guards that the actor considered last broke.
+        idle: Actors considered since the best one.
+
+    Raises:
+        ValueError: The simulator does not measure a guard's metric.
     """
 
-    def __init__(self, scenes: FixedScenes, pretrained: Callable[[Tensor], Tensor]) -> None:
-        self.scenes = scenes
+    def __init__(
+        self,
+        scenes: SceneSet,
+        pretrained: Callable[[Tensor], Tensor],
+        guards: Mapping[str, float] | None = None,
+    ) -> None:
+        self.scenes, self.guards = scenes, dict(guards or {})
+        for name in self.guards:
+            check_choice("guard", name, scenes.simulator.metrics)
+        self.broken: tuple[str, ...] = ()
+        self.idle = 0
         self.pretrained = scenes.score(scenes.acting(pretrained))
         self.best_gain, self.best_step = 0.0, 0
         self.best: dict[str, Tensor] | None = None
@@ -146,9 +319,16 @@ class Selection:
 
     def consider(self, actor: torch.nn.Module, step: int) -> np.ndarray:
         """Score an actor (a module: LR images -> actions); returns its gain per width."""
-        gain = self.scenes.score(self.scenes.acting(actor)).gain(self.pretrained)
+        scores = self.scenes.score(self.scenes.acting(actor))
+        gain = scores.gain(self.pretrained)
         self.history.append((step, gain.tolist()))
-        if gain.min() >= 0 and gain.mean() > self.best_gain:
+        worse = {name: float((scores.per_width(name) - self.pretrained.per_width(name)).mean()) for name in self.guards}
+        for name in worse:
+            worse[name] *= -1 if self.scenes.simulator.metrics[name].higher_is_better else 1
+        self.broken = tuple(name for name, allowed in self.guards.items() if worse[name] > allowed)
+        self.idle += 1
+        if gain.min() >= 0 and gain.mean() > self.best_gain and not self.broken:
+            self.idle = 0
             self.best_gain, self.best_step = float(gain.mean()), step
             self.best = {name: value.detach().cpu().clone() for name, value in actor.state_dict().items()}
         return gain
@@ -159,10 +339,12 @@ class Selection:
             "best_gain": self.best_gain,
             "best_step": self.best_step,
             "best": self.best,
+            "idle": self.idle,
             "history": [(step, list(gain)) for step, gain in self.history],
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take up what :meth:`state` gave."""
         self.best_gain, self.best_step, self.best = state["best_gain"], state["best_step"], state["best"]
+        self.idle = state["idle"]
         self.history = [(step, list(gain)) for step, gain in state["history"]]

@@ -12,20 +12,16 @@ from __future__ import annotations
 
 import math
 import os
-import signal
-import threading
 import time
 import warnings
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from types import FrameType
 from typing import Any, cast
 
 import numpy as np
@@ -41,12 +37,13 @@ from torch.utils.tensorboard import SummaryWriter
 from sr_env._common import MIN_LR_SIZE
 from sr_env._files import atomic_write, check_writable
 from sr_env._provenance import command_line, commit, hardware, public_path
+from sr_env._script import stop_requests
 from sr_env.checkpoint import save_checkpoint
 from sr_env.degradation import REPORTED_WIDTHS, Degradation, KernelBasis, quantize, soften
 from sr_env.devices import Precision, channels_last, resolve_device, uses_bf16
 from sr_env.images import to_images
 from sr_env.metrics import create_metric
-from sr_env.photos import PhotoSource, augment, crops, open_photos, random_crops
+from sr_env.photos import PhotoSource, augment, crops, hold_out, open_photos, random_crops
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 MAX_BAD_STEPS = 20
@@ -250,9 +247,8 @@ def split_photos(settings: TrainingSettings) -> tuple[PhotoSource, np.ndarray, P
             f"{settings.data!r} holds {len(source)} usable photos, too few to hold {count} out: "
             "add photos or lower --validation-photos"
         )
-    order = np.random.default_rng(0).permutation(len(source))  # the same photos for every seed and every script
-    held_out = open_photos([source[int(index)] for index in order[:count]])
-    return source, np.sort(order[count:]), held_out
+    kept, left = hold_out(len(source), count)
+    return source, kept, open_photos([source[int(index)] for index in left])
 
 
 def training_device(settings: TrainingSettings) -> torch.device:
@@ -314,28 +310,6 @@ def moving_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], N
         torch._foreach_lerp_(averages, values, 1 - now)
 
     return update
-
-
-@contextmanager
-def stop_requests() -> Iterator[threading.Event]:
-    """Yield an event that Ctrl-C or SIGTERM sets, so that a run stops between two steps; a second one stops at once.
-
-    Only the main thread can listen; in another the event stays unset.
-    """
-    asked = threading.Event()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    here = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM) if here}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)  # None where the handler was not set from Python
 
 
 def _accelerator(precision: str) -> Accelerator:

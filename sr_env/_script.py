@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Annotated, Any, TypeVar
 
 import tyro
@@ -40,6 +44,28 @@ Weights = Annotated[
         str_from_instance=lambda value: [",".join(f"{name}={weight:g}" for name, weight in value.items())],
     ),
 ]
+
+
+@contextmanager
+def stop_requests() -> Iterator[threading.Event]:
+    """Yield an event that Ctrl-C or SIGTERM sets, so that a run stops between two steps; a second one stops at once.
+
+    Only the main thread can listen; in another the event stays unset.
+    """
+    asked = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    here = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM) if here}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)  # None where the handler was not set from Python
 
 
 def run_script(settings: type[Settings], main: Callable[[Settings], Any]) -> None:

@@ -3,10 +3,14 @@
 A checkpoint is one safetensors file: the network's tensors, the kernel basis they were trained with, and in the
 header a *card* (JSON): kind, architecture, scale, basis digest, and how the weights were made. The same card lies
 beside the weights as ``NAME.json`` for people to read; loading refuses a pair that disagrees.
+
+A checkpoint may hold only the tensors in which it differs from another one that ships, its *base*: the actors that
+reinforcement learning makes of a predictor share its convolutions. Loading takes the rest from there.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -56,7 +60,12 @@ class Checkpoint(Generic[Network]):
 
 
 def save_checkpoint(
-    path: str | os.PathLike[str], network: nn.Module, basis: KernelBasis, scale: int, card: Mapping[str, Any]
+    path: str | os.PathLike[str],
+    network: nn.Module,
+    basis: KernelBasis,
+    scale: int,
+    card: Mapping[str, Any],
+    base: str | None = None,
 ) -> Path:
     """Write weights and card atomically.
 
@@ -66,12 +75,15 @@ def save_checkpoint(
         basis: The kernel basis the network was trained with.
         scale: The magnification it was trained for.
         card: Further entries of the card (data, steps, seconds, hardware, seed, ...), JSON values only.
+        base: Short name of weights that ship: tensors equal to theirs are left out of the file.
 
     Returns:
         The path written.
 
     Raises:
-        ValueError: The path does not end in ``.safetensors``, or the network is neither kind or for another scale.
+        ValueError: The path does not end in ``.safetensors``, the network is neither kind or for another scale, or the
+            base is not of its kind.
+        FileNotFoundError: No such base ships.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -94,6 +106,12 @@ def save_checkpoint(
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     tensors |= {f"basis.{name}": value for name, value in basis.state_dict().items()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    if base is not None:
+        base_card, shared = _read(_shipped(base))
+        if base_card["kind"] != kind:
+            raise ValueError(f"the base {base!r} is a {base_card['kind']}, not a {kind}: give one of its own kind")
+        full["base"] = {"name": base, "digest": _digest(shared)}
+        tensors = {n: v for n, v in tensors.items() if n not in shared or not torch.equal(v, shared[n])}
     text = json.dumps(full, indent=2)
     with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata={"card": text})
@@ -180,6 +198,46 @@ def _resolve(name: str | os.PathLike[str], kind: Kind | None = None) -> Path:
     )
 
 
+def _shipped(name: str) -> Path:
+    """File of weights that ship.
+
+    Raises:
+        FileNotFoundError: There are none of this name.
+    """
+    path = SHIPPED / f"{name}.safetensors"
+    if len(Path(name).parts) != 1 or not path.is_file():
+        raise FileNotFoundError(f"no base {name!r} ships: choose one of {', '.join(available_checkpoints())}")
+    return path
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """First 16 hex digits of the SHA-256 over the tensors' names and bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _completed(path: Path, card: Mapping[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a file with those of its base, if it has one.
+
+    Raises:
+        ValueError: The base is absent or has changed since.
+    """
+    if "base" not in card:
+        return tensors
+    name, wanted = card["base"]["name"], card["base"]["digest"]
+    try:
+        shared = _read(_shipped(name))[1]
+    except FileNotFoundError as error:
+        raise ValueError(f"checkpoint {str(path)!r} completes {name!r}, which does not ship: {error}") from error
+    if _digest(shared) != wanted:
+        raise ValueError(
+            f"checkpoint {str(path)!r} completes a {name!r} that has since changed (digest {wanted}): train it again"
+        )
+    return {**shared, **tensors}
+
+
 def _read(path: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Card and tensors of a file, with every way in which it can be damaged told apart from a bug of ours."""
     try:
@@ -217,6 +275,7 @@ def _load(
 ) -> Checkpoint[Network]:
     path = _resolve(name, kind)
     card, tensors = _read(path)
+    tensors = _completed(path, card, tensors)
     if card["kind"] != kind:
         raise ValueError(
             f"checkpoint {str(name)!r} is a {card['kind']}, not a {kind}: "

@@ -256,6 +256,10 @@ class Kernels:
     angles: Tensor
     taps: Tensor | None
 
+    def repeat(self, times: int) -> Kernels:
+        """Every kernel ``times`` times in a row."""
+        return Kernels(*(None if x is None else x.repeat_interleave(times, 0) for x in vars(self).values()))  # type: ignore[arg-type]
+
 
 @dataclass(frozen=True)
 class Degradation:

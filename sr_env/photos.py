@@ -17,6 +17,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -74,15 +75,44 @@ def read_image(path: str | os.PathLike[str]) -> Pixels:
         ValueError: It is no picture, is broken or truncated, has over ``MAX_PIXELS`` pixels, or holds float or 32-bit
             samples, whose range is unknown; the message names the file.
     """
+    with open_image(path) as image:
+        return _decode(image, Path(path))
+
+
+@contextmanager
+def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """Open a picture for decoding: its header is read, and whatever goes wrong in the block is reported by file.
+
+    Args:
+        path: The file.
+
+    Yields:
+        Pillow's image, not yet decoded.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: As :func:`read_image`.
+    """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no image at '{path}'; give the path of a {_ACCEPTED.replace(' and ', ' or ')} file")
     try:
         with Image.open(path, formats=_FORMATS) as image:
             _oriented_shape(image)  # refuses a bomb before anything is decoded
-            return _decode(image, path)
+            yield image
     except Exception as error:  # decoders raise a dozen unrelated types on damaged bytes
         raise ValueError(f"cannot read the image '{path}': {_reason(error)}") from error
+
+
+def read_shape(path: str | os.PathLike[str]) -> Shape:
+    """(H, W) of a picture once upright, from its header alone.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no picture, or has over ``MAX_PIXELS`` pixels.
+    """
+    with open_image(path) as image:
+        return _oriented_shape(image)
 
 
 def _reason(error: Exception) -> str:
@@ -132,39 +162,72 @@ def _upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     return pixels
 
 
-def _to_8_bit(samples: NDArray[Any], bits: int = 16) -> Pixels:
+def to_8_bit(samples: NDArray[Any]) -> Pixels:
+    """uint16 over the full range -> uint8, rounded."""
+    return ((samples.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+
+
+def _to_16_bit(samples: NDArray[Any], bits: int) -> NDArray[np.uint16]:
+    if bits == 16:
+        return samples.astype(np.uint16, copy=False)
     top = 2**bits - 1
-    return ((samples.astype(np.uint32) * 255 + top // 2) // top).astype(np.uint8)
+    return ((samples.astype(np.uint32) * 65535 + top // 2) // top).astype(np.uint16)
 
 
-def _decode(image: Image.Image, path: Path) -> Pixels:
+def decode_samples(image: Image.Image, path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Decode what :func:`open_image` opened in the file's own depth and channels, upright.
+
+    A palette becomes RGB, or RGBA where an entry is transparent; CMYK becomes RGB without a colour profile.
+
+    Args:
+        image: The opened picture.
+        path: Its file.
+
+    Returns:
+        uint8, or uint16 over the full range where the file has more than 8 bits: gray ``[H, W]``, gray and alpha
+        ``[H, W, 2]``, RGB ``[H, W, 3]`` or RGBA ``[H, W, 4]``; writable, contiguous.
+
+    Raises:
+        Exception: Of any type, where the data are damaged or of an unsupported kind; :func:`open_image` turns it into
+            a ValueError.
+    """
     # Pillow turns TIFF upright by itself while loading; what is left to do must be asked for before that.
     orientation = 1 if image.format == "TIFF" else _orientation(image)
     bits = int(image.tag_v2.get(ExifTags.Base.BitsPerSample, (16,))[0]) if image.format == "TIFF" else 16  # type: ignore[attr-defined]
     rawmode = _rawmode(image)
     image.load()  # raises on damaged or truncated data
-    alpha: Pixels | None = None
+    samples: NDArray[Any]
     if image.mode.startswith("I;16"):
-        gray = _to_8_bit(np.asarray(image), bits)
-        rgb = np.repeat(gray[:, :, None], 3, axis=2)
+        samples = _to_16_bit(np.asarray(image), bits)
     elif rawmode.startswith(_DEEP_COLOUR):
         # Pillow would keep the high byte only, which darkens by half a level; OpenCV keeps all 16 bits.
-        data = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
-        if data is None or data.dtype != np.uint16 or data.ndim != 3:
+        deep = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+        if deep is None or deep.dtype != np.uint16 or deep.ndim != 3:
             raise ValueError(f"this kind of 16-bit colour ({rawmode}) is not supported")
-        data = _to_8_bit(data)
-        rgb, alpha = data[:, :, 2::-1], (data[:, :, 3] if data.shape[2] == 4 else None)
+        samples = deep[:, :, [2, 3] if rawmode.startswith("LA") else [2, 1, 0, 3][: deep.shape[2]]]
     elif image.mode in ("I", "F"):
         raise ValueError("32-bit and floating-point samples have no known range; save it with 8 or 16 bits")
     elif image.has_transparency_data:
-        rgba = np.asarray(image.convert("RGBA"))
-        rgb, alpha = rgba[:, :, :3], rgba[:, :, 3]
+        samples = np.asarray(image.convert("LA" if image.mode in ("L", "LA", "La") else "RGBA"))
     else:
-        rgb = np.asarray(image.convert("RGB"))
-    if alpha is not None:
-        weight = alpha[:, :, None].astype(np.uint16)
-        rgb = ((rgb * weight + 255 * (255 - weight) + 127) // 255).astype(np.uint8)
-    return np.array(_upright(rgb, orientation), dtype=np.uint8, order="C")
+        samples = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+    return np.array(_upright(samples, orientation), order="C")
+
+
+def _decode(image: Image.Image, path: Path) -> Pixels:
+    samples = decode_samples(image, path)
+    pixels = to_8_bit(samples) if samples.dtype == np.uint16 else samples.astype(np.uint8, copy=False)
+    if pixels.ndim == 2:
+        return np.repeat(pixels[:, :, None], 3, axis=2)
+    if pixels.shape[2] in (2, 4):
+        pixels = on_white(pixels)
+    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+
+
+def on_white(pixels: Pixels) -> Pixels:
+    """Composite on white: uint8 ``[H, W, C + 1]``, the last channel alpha -> uint8 ``[H, W, C]``."""
+    weight = pixels[:, :, -1:].astype(np.uint16)
+    return ((pixels[:, :, :-1] * weight + 255 * (255 - weight) + 127) // 255).astype(np.uint8)
 
 
 def _rawmode(image: Image.Image) -> str:
@@ -405,7 +468,7 @@ class PhotoFolder(_FileSource):
             raise FileNotFoundError(f"no photo folder at '{root}'; give a folder with {_ACCEPTED} files")
         if not root.is_dir():
             raise ValueError(f"'{root}' is a file; give a folder with {_ACCEPTED} files")
-        names, unreadable = _list_files(root)
+        names, unreadable = list_files(root)
         super().__init__(
             root,
             names,
@@ -416,8 +479,11 @@ class PhotoFolder(_FileSource):
         )
 
 
-def _list_files(root: Path) -> tuple[list[str], list[str]]:
-    """Relative names of the picture files below ``root``, sorted, and a line for each folder that cannot be listed."""
+def list_files(root: Path) -> tuple[list[str], list[str]]:
+    """Relative names of the picture files below ``root``, sorted, and a line for each folder that cannot be listed.
+
+    Hidden files and folders are left out; links to folders are followed, each folder once.
+    """
     names: list[str] = []
     unreadable: list[str] = []
     visited = set()
@@ -474,6 +540,20 @@ class BundledPhotos(_FileSource):
 
     def __repr__(self) -> str:
         return f"BundledPhotos('{self.split}', {len(self)} photos)"
+
+
+def hold_out(photos: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split a folder's photos: the same ones for every seed and every script, so that none is ever trained on.
+
+    Args:
+        photos: How many there are.
+        count: How many are held out.
+
+    Returns:
+        Indices to train on, ascending, and indices held out.
+    """
+    order = np.random.default_rng(0).permutation(photos)
+    return np.sort(order[count:]), order[:count]
 
 
 def _check_numbers(min_size: int, memory_budget: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,11 @@ class BlindSRVecEnv(VecEnv):
         self._returns[:] = 0
         self._length = 0
         return observations
+
+    def load_state(self, state: Sequence[Mapping[str, Any]]) -> None:
+        """Go on where the vector environment's :meth:`~sr_env.vector_env.BlindSRVectorEnv.state` was taken."""
+        self.env.load_state(state)
+        self._reset_seeds()  # those waiting for the next reset would undo it
 
     def step_async(self, actions: np.ndarray) -> None:
         """Keep the actions for :meth:`step_wait`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,13 @@ class BlindSRVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
     arrays where observations are dicts) and `infos["final_info"]` its information. Sub-environments are in step, so
     that all episodes end together. `reset(options=...)` takes single values, for all, or sequences of length N.
 
+    With `actions_per_scene=K`, K sub-environments in a row see the same scene, drawn by the generator of the first of
+    them: the scene and its reference are computed once and K actions are compared on it. Options that are sequences
+    then have length N / K.
+
     Args:
         num_envs: Number N of sub-environments.
+        actions_per_scene: Number K of sub-environments that share a scene; it divides N.
         max_episode_steps: Steps after which an episode is truncated, as `gym.make` does with a scalar environment;
             None never truncates.
         render_mode: None or "rgb_array"; `render()` then gives one panel per sub-environment (of the new episodes,
@@ -52,12 +57,17 @@ class BlindSRVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         num_envs: int = 1,
         max_episode_steps: int | None = None,
         render_mode: str | None = None,
+        actions_per_scene: int = 1,
         **settings: Any,
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs {num_envs} is not positive: ask for at least one environment")
         check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
-        self.num_envs = num_envs
+        if actions_per_scene < 1 or num_envs % actions_per_scene:
+            raise ValueError(
+                f"actions_per_scene {actions_per_scene} does not divide num_envs {num_envs}: give a divisor of it"
+            )
+        self.num_envs, self.actions_per_scene = num_envs, actions_per_scene
         self.max_episode_steps = max_episode_steps
         self.render_mode = render_mode
         self.simulator = Simulator(SimulatorSettings.from_kwargs(settings), self._iterative)
@@ -124,8 +134,27 @@ class BlindSRVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         return observations, rewards, terminations, truncations, infos
 
     def _begin(self, options: dict[str, Any] | None) -> None:
+        self._before = [rng.bit_generator.state for rng in self._generators]
         # Gymnasium's contract gives every sub-environment its own generator; all else works on the stacked numbers.
-        self.simulator.reset(np.stack([rng.random(UNIFORMS_PER_SCENE) for rng in self._generators]), options)
+        leaders = self._generators[:: self.actions_per_scene]
+        uniforms = np.stack([rng.random(UNIFORMS_PER_SCENE) for rng in leaders])
+        self.simulator.reset(uniforms, options, self.actions_per_scene)
+
+    def state(self) -> list[Mapping[str, Any]]:
+        """Where the generators stood when the running episodes began, for :meth:`load_state`."""
+        return list(self._before)
+
+    def load_state(self, state: Sequence[Mapping[str, Any]]) -> None:
+        """Put the generators where :meth:`state` found them: `reset()` without a seed then begins those episodes again.
+
+        Raises:
+            ValueError: The state is of another number of environments.
+        """
+        if len(state) != self.num_envs:
+            raise ValueError(f"the state is of {len(state)} environments, not {self.num_envs}: resume with as many")
+        self._generators = [seeding.np_random(0)[0] for _ in state]
+        for generator, kept in zip(self._generators, state, strict=True):
+            generator.bit_generator.state = dict(kept)
 
     def _information(self) -> dict[str, Any]:
         infos: dict[str, Any] = self.simulator.info()

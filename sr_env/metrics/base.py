@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from sr_env.devices import resolve_device
 
@@ -30,6 +31,11 @@ class Prepared:
     border: int
     shape: torch.Size
     data: Any
+
+    def repeat(self, times: int) -> Prepared:
+        """The same with every image ``times`` times in a row, for several SR candidates of each."""
+        data = tree_map(lambda tensor: tensor.repeat_interleave(times, 0), self.data)
+        return replace(self, shape=torch.Size((self.shape[0] * times, *self.shape[1:])), data=data)
 
 
 class Metric(nn.Module):
