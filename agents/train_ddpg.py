@@ -190,6 +190,20 @@ class Watch(BaseCallback):
         self._rewards = list(state["rewards"])
 
 
+def build(settings: Settings, improvement: Improvement, **changes: Any) -> tuple[BlindSRVecEnv, HingeDDPG]:
+    """The environment that the settings describe, and an agent in it (``changes``: further arguments of the agent)."""
+    env = BlindSRVecEnv(
+        BlindSRVectorEnv(
+            settings.envs,
+            actions_per_scene=settings.actions_per_scene,
+            photos=improvement.photos,
+            **settings.environment(),
+        )
+    )
+    device = improvement.simulator.device
+    return env, HingeDDPG(env=env, predictor=improvement.pretrained, device=device, **settings.agent(), **changes)
+
+
 def main(settings: Settings) -> dict[str, float]:
     """Train, select, and report; returns the gain on the test photos and its standard error (empty without a test)."""
     console = Console()
@@ -199,21 +213,7 @@ def main(settings: Settings) -> dict[str, float]:
         raise FileNotFoundError(f"nothing to resume: {state_file} does not exist; start without --resume")
     check_writable(settings.out)
     improvement = Improvement(settings)
-    env = BlindSRVecEnv(
-        BlindSRVectorEnv(
-            settings.envs,
-            actions_per_scene=settings.actions_per_scene,
-            photos=improvement.photos,
-            **settings.environment(),
-        )
-    )
-    model = HingeDDPG(
-        env=env,
-        predictor=improvement.pretrained,
-        tensorboard_log=str(settings.out / "tb"),
-        device=improvement.simulator.device,
-        **settings.agent(),
-    )
+    env, model = build(settings, improvement, tensorboard_log=str(settings.out / "tb"))
 
     def save() -> None:
         model.save_state(state_file, {"watch": watch.state(), "episodes": env.env.state()})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import signal
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.hinge_ddpg import REWARD_CLIP, HingeDDPG, squash
+from agents.hinge_ddpg import REWARD_CLIP, HingeDDPG, SceneBuffer, squash
 from agents.losses import CRITIC_LOSSES, critic_loss
 from agents.policy import KernelCritic
 from agents.report import verdict
@@ -61,8 +62,8 @@ Make = Callable[..., HingeDDPG]
 def make(weights: tuple[str, str]) -> Make:
     """Builds a small agent on a vector environment of four."""
 
-    def build(**changes: Any) -> HingeDDPG:
-        env = BlindSRVecEnv(BlindSRVectorEnv(4, **settings(weights)))
+    def build(env_changes: dict[str, Any] | None = None, **changes: Any) -> HingeDDPG:
+        env = BlindSRVecEnv(BlindSRVectorEnv(4, **settings(weights, **(env_changes or {}))))
         small: dict[str, Any] = {
             "predictor": weights[1],
             "buffer_size": 64,
@@ -165,23 +166,71 @@ def test_critic_scores_many_actions_as_one_by_one(make: Make) -> None:
     assert not torch.allclose(many[0], many[1])  # an ensemble, not copies
 
 
+def test_the_pretrained_action_has_no_advantage(make: Make) -> None:
+    agent = make()
+    agent.learn(32)
+    critic: KernelCritic = agent.critic
+    description = critic.describe(torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8))
+    _, start = critic.split(description)
+    for training in (False, True):  # dropout leaves out the same units of an action and of the pretrained one
+        critic.set_training_mode(training)
+        assert critic.score(description, start).abs().max() < 1e-6
+        assert critic.score(description, start + 0.1).abs().min() > 1e-6
+
+
 # -------------------------------------------------------------------------------------------------------------- memory
+
+
+def remember(
+    memory: SceneBuffer,
+    images: np.ndarray,
+    actions: np.ndarray,
+    rewards: np.ndarray,
+    widths: Sequence[float] = (1.0,) * 4,
+    descriptions: np.ndarray | None = None,
+) -> None:
+    memory.announce(memory.descriptions[0] if descriptions is None else descriptions)
+    memory.add(images, images, actions, rewards, np.ones(4), [{"kernel_width": np.full(2, w)} for w in widths])
 
 
 def test_memory_is_bounded_keeps_the_latest_and_no_next_observation(make: Make) -> None:
     memory = make(buffer_size=16).memory
     assert not hasattr(memory, "next_observations")
     image_bytes = 3 * 16 * 16
-    assert memory.nbytes == 16 * (image_bytes + 4 * (memory.descriptions.shape[-1] + 10 + 1 + 1 + 1))
+    assert memory.nbytes == 16 * (image_bytes + 4 * (memory.descriptions.shape[-1] + 10 + 1 + 1 + 1) + 1)
     for number in range(7):  # four scenes each: rows 0 to 2 are written twice
-        observations = np.full((4, 3, 16, 16), number, np.uint8)
-        memory.add(observations, observations, np.zeros((4, 10)), np.full(4, number), np.ones(4), [{}] * 4)
+        remember(memory, np.full((4, 3, 16, 16), number, np.uint8), np.zeros((4, 10)), np.full(4, number))
     assert memory.rewards[:, 0].tolist() == [4, 5, 6, 3]
-    assert memory.reward_scale() == 4.5
+    fresh = memory.fresh()
+    assert fresh is not None
+    assert len(fresh.rewards) == 16
+    assert memory.fresh() is None
 
 
-def test_memory_describes_each_new_scene(make: Make) -> None:
-    agent = make()
+@pytest.mark.parametrize(
+    ("normalisation", "expected"), [("none", (1.0, 1.0)), ("all", (3.0, 3.0)), ("width", (1.0, 5.0))]
+)
+def test_rewards_are_scaled_per_width(make: Make, normalisation: str, expected: tuple[float, float]) -> None:
+    memory = make(buffer_size=128, normalisation=normalisation).memory
+    images = np.zeros((4, 3, 16, 16), np.uint8)
+    for _ in range(32):  # widths 0.3 and 3.9 are in the first and last of eight ranges of 0.2 .. 4.0
+        remember(memory, images, np.zeros((4, 10)), np.array([1.0, -1.0, 5.0, -5.0]), (0.3, 0.3, 3.9, 3.9))
+    memory.measure_scales()
+    assert (memory.scales[0], memory.scales[-1]) == expected
+    batch = memory.draw(64, np.random.default_rng(0), images=False)
+    assert torch.equal(batch.scales, torch.where(batch.rewards.abs() < 2, *expected))
+
+
+def test_memory_wants_descriptions_first(make: Make) -> None:
+    memory = make().memory
+    zeros = np.zeros((4, 3, 16, 16), np.uint8)
+    with pytest.raises(RuntimeError, match="announce"):
+        memory.add(zeros, zeros, np.zeros((4, 10)), np.zeros(4), np.ones(4), [{"kernel_width": 1.0}] * 4)
+
+
+@pytest.mark.parametrize("actions_per_scene", [1, 2])
+def test_memory_keeps_each_scene_with_its_description(make: Make, actions_per_scene: int) -> None:
+    agent = make(env_changes={"actions_per_scene": actions_per_scene})
     agent.learn(16)
     memory = agent.memory
     batch = memory.draw(32, np.random.default_rng(0), images=True)
@@ -192,14 +241,15 @@ def test_memory_describes_each_new_scene(make: Make) -> None:
 def test_memory_refuses_longer_episodes(make: Make) -> None:
     memory = make().memory
     zeros = np.zeros((4, 3, 16, 16), np.uint8)
+    memory.announce(memory.descriptions[0])
     with pytest.raises(ValueError, match="one step"):
         memory.add(zeros, zeros, np.zeros((4, 10)), np.zeros(4), np.zeros(4), [{}] * 4)
 
 
-def test_targets_are_squashed_and_never_negative() -> None:
+def test_targets_are_squashed_and_clipped() -> None:
     values = squash(torch.tensor([0.0, 2.0, -2.0, 1e9, -1e9]), 2.0)
     linear = math.log(1 + math.sqrt(2))  # asinh(1)
-    expected = [REWARD_CLIP, REWARD_CLIP + linear, REWARD_CLIP - linear, 2 * REWARD_CLIP, 0]
+    expected = [0, linear, -linear, REWARD_CLIP, -REWARD_CLIP]
     assert values.tolist() == pytest.approx(expected, abs=1e-6)
 
 
@@ -215,6 +265,31 @@ def test_acts_near_mu_from_the_first_step(make: Make) -> None:
     expected = 0.1 * agent.policy.sensitivity.numpy()
     np.testing.assert_allclose(noise.std(0), expected, rtol=0.45)
     assert np.abs(noise).max() < 0.5  # uniform actions would be up to 2 away
+
+
+def test_several_actions_on_a_scene_lie_opposite_each_other(make: Make) -> None:
+    agent = make(learning_starts=1000, noise=0.1, env_changes={"actions_per_scene": 4})
+    agent.learn(40)
+    memory = agent.memory
+    observations, actions = memory.observations[:10], memory.actions[:10]
+    assert (observations == observations[:, :1]).all()  # one scene for all four
+    assert len(np.unique(observations.reshape(40, -1), axis=0)) == 10
+    mean = agent.actor(torch.from_numpy(observations[:, 0])).detach().numpy()
+    np.testing.assert_allclose(actions[:, 0] + actions[:, 1], 2 * mean, atol=1e-5)
+    np.testing.assert_allclose(actions[:, 2] + actions[:, 3], 2 * mean, atol=1e-5)
+    assert np.abs(actions[:, 0] - actions[:, 2]).min(0).max() > 1e-3
+
+
+def test_noise_follows_its_schedule(make: Make) -> None:
+    agent = make(noise=0.2, noise_final=0.0)
+    sizes = {}
+    for progress in (1.0, 0.5, 0.0):
+        agent._current_progress_remaining = progress
+        sizes[progress] = agent._draw_noise(2000, 1).std(0)
+    expected = agent.policy.sensitivity.numpy()
+    np.testing.assert_allclose(sizes[1.0], 0.2 * expected, rtol=0.1)
+    np.testing.assert_allclose(sizes[0.5], 0.1 * expected, rtol=0.1)
+    assert sizes[0.0].max() == 0
 
 
 def test_warm_up_trains_the_critics_alone(make: Make) -> None:
@@ -235,7 +310,10 @@ def test_after_warm_up_the_actor_moves(make: Make, train_features: bool) -> None
     agent.learn(32)
     after = agent.actor.predictor.state_dict()
     assert not torch.equal(after["head.0.weight"], before["head.0.weight"])
-    assert torch.equal(after["stem.0.weight"], before["stem.0.weight"]) != train_features
+    averaged = agent.predictor.state_dict()
+    for weights in (after, averaged):  # bit for bit: what is frozen must not drift by averaging either
+        changed = {name for name in before if not torch.equal(weights[name], before[name])}
+        assert any(not name.startswith("head") for name in changed) == train_features
     assert all(torch.equal(value, frozen[name]) for name, value in agent.critic.pretrained.state_dict().items())
 
 
@@ -247,7 +325,8 @@ def fill(agent: HingeDDPG, better: float) -> None:
         start, _ = agent.predict(observations)
         actions = np.clip(start + 0.2 * rng.standard_normal((4, 10)), -1, 1).astype(np.float32)
         reward = -((actions[:, 0] - start[:, 0] - better) ** 2)
-        memory.add(observations, observations, actions, reward, np.ones(4), [{}] * 4)
+        described = agent.critic.describe(torch.from_numpy(observations)).numpy()
+        remember(memory, observations, actions, reward, descriptions=described)
 
 
 def moved(agent: HingeDDPG) -> float:
@@ -279,10 +358,10 @@ def test_printed_loss_runs_away(make: Make) -> None:
         fill(agent, better=0.0)
         agent.train(150, 64)
         batch = agent.memory.draw(64, np.random.default_rng(0), images=False)
-        agent.memory.describe(agent.critic)
-        values[loss] = agent.critic.score(batch.descriptions, batch.actions).mean().item()
-    assert 0 < values["hinge_l2"] < 2 * REWARD_CLIP
-    assert values["printed"] > 3 * values["hinge_l2"]
+        agent.policy.set_training_mode(False)
+        values[loss] = agent.critic.score(batch.descriptions, batch.actions).abs().mean().item()
+    assert 0 < values["hinge_l2"] < REWARD_CLIP
+    assert values["printed"] > 3 * REWARD_CLIP
 
 
 def test_two_runs_with_one_seed_agree(make: Make) -> None:
@@ -434,7 +513,8 @@ def script_settings(weights: tuple[str, str], out: Path, folder: Path, **changes
         "batch_size": 8,
         "buffer_size": 64,
         "select_every": 12,
-        "selection_crops": 2,
+        "selection_side": 64,
+        "actions_per_scene": 2,
         "selection_widths": (0.2, 2.6),
         "test_crops": 3,
         "device": "cpu",
@@ -466,8 +546,42 @@ def test_script_trains_reports_and_resumes(
 
 
 def test_script_stops_in_time(weights: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(script_settings(weights, tmp_path / "out", tmp_path / "photos", steps=100_000, minutes=0.0))
-    assert "minutes are over at step 4 of 100000" in capsys.readouterr().out.replace("\n", " ")
+    main(script_settings(weights, tmp_path / "out", tmp_path / "photos", steps=100_000, minutes=1e-9))
+    assert "minutes are over at step 0 of 100000" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_script_stops_when_nothing_gets_better(
+    weights: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {"steps": 100_000, "patience": 2, "learning_starts": 100_000}  # never learns, so that nothing can
+    main(script_settings(weights, tmp_path / "out", tmp_path / "photos", **changes))
+    assert "no better actor in 2 validations, at step 24" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_guards_are_told_when_broken(
+    weights: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {"guards": {"lpips": -1.0}}  # demands an LPIPS lower by one
+    main(script_settings(weights, tmp_path / "out", tmp_path / "photos", **changes))
+    told = capsys.readouterr().out.replace("\n", " ")
+    assert "guard broken: lpips" in told
+    assert "PRETRAINED" in told
+
+
+def test_resumed_run_is_the_uninterrupted_one(weights: tuple[str, str], tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    common = {"steps": 48, "actions_per_scene": 2, "test_crops": 0, "envs": 4}
+    main(script_settings(weights, tmp_path / "whole", folder, **common))
+    state = tmp_path / "cut" / "state.pt"
+    main(script_settings(weights, tmp_path / "cut", folder, **common | {"steps": 24}))
+    assert state.is_file()
+    main(script_settings(weights, tmp_path / "cut", folder, **common, resume=True))
+    whole, cut = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("whole", "cut"))
+    assert whole["updates"] == cut["updates"] > 0
+    for name, value in whole["policy"].items():
+        assert torch.equal(value, cut["policy"][name]), name
+    assert torch.equal(whole["memory"]["actions"], cut["memory"]["actions"])
+    assert whole["extra"]["watch"]["selection"]["history"][-1] == cut["extra"]["watch"]["selection"]["history"][-1]
 
 
 def test_interrupt_saves_and_says_how_to_go_on(
@@ -477,8 +591,8 @@ def test_interrupt_saves_and_says_how_to_go_on(
 
     def interrupted(self: HingeDDPG, gradient_steps: int, batch_size: int = 256) -> None:
         train(self, gradient_steps, batch_size)
-        if self.num_timesteps >= 12:
-            raise KeyboardInterrupt
+        if self.num_timesteps == 12:
+            signal.raise_signal(signal.SIGINT)  # as Ctrl-C in the middle of a round
 
     monkeypatch.setattr(HingeDDPG, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):

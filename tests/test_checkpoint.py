@@ -310,3 +310,50 @@ def test_a_short_name_wins_over_nothing_but_a_path_is_a_path(tmp_path: Path, sav
     own.write_bytes(saved[0].read_bytes())
     assert load_renderer(own).scale == 2
     assert load_renderer("amnet_l_x4").scale == 4
+
+
+# ------------------------------------------------------------------------------------------------------------- bases
+
+
+def actor_of(base: str) -> KernelPredictor:
+    """The predictor that ships, with another last layer."""
+    network = load_predictor(base).network
+    network.head[2].bias += 0.25
+    return network
+
+
+def test_a_checkpoint_may_hold_only_what_its_base_lacks(tmp_path: Path) -> None:
+    base = load_predictor("predictor_x4")
+    actor = actor_of("predictor_x4")
+    path = save_checkpoint(tmp_path / "actor.safetensors", actor, base.basis, 4, {"seed": 1}, base="predictor_x4")
+    assert set(load_file(path)) == {"network.head.2.bias"}
+    assert path.stat().st_size < 10_000
+    loaded = load_predictor(path, scale=4, basis=base.basis)
+    for name, value in actor.state_dict().items():
+        assert torch.equal(loaded.network.state_dict()[name], value), name
+    assert read_card(path)["base"]["name"] == "predictor_x4"
+
+
+def test_a_base_that_is_absent_or_changed_is_named(tmp_path: Path) -> None:
+    base = load_predictor("predictor_x4")
+    actor = actor_of("predictor_x4")
+    path = save_checkpoint(tmp_path / "actor.safetensors", actor, base.basis, 4, {}, base="predictor_x4")
+    rewrite(path, base={"name": "predictor_x4", "digest": "0" * 16})
+    with pytest.raises(ValueError, match="has since changed"):
+        load_predictor(path)
+    rewrite_embedded(path, base={"name": "no_such", "digest": "0" * 16})
+    with pytest.raises(ValueError, match="which does not ship"):
+        load_predictor(path)
+
+
+def rewrite_embedded(path: Path, **changes: object) -> None:
+    save_file(load_file(path), path, metadata={"card": json.dumps({**read_card(path), **changes})})
+
+
+def test_only_weights_of_the_same_kind_that_ship_are_bases(tmp_path: Path) -> None:
+    network, basis = actor_of("predictor_x4"), load_basis("isotropic", 4)
+    with pytest.raises(FileNotFoundError, match="no base 'nothing' ships"):
+        save_checkpoint(tmp_path / "a.safetensors", network, basis, 4, {}, base="nothing")
+    with pytest.raises(ValueError, match="is a renderer, not a predictor"):
+        save_checkpoint(tmp_path / "a.safetensors", network, basis, 4, {}, base="amnet_l_x4")
+    assert not list(tmp_path.iterdir())

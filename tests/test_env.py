@@ -237,3 +237,32 @@ def test_public_names_exist() -> None:
         assert getattr(sr_env, name) is not None
     with pytest.raises(AttributeError, match="nothing_such"):
         _ = sr_env.nothing_such
+
+
+def test_actions_that_share_a_scene(small: dict[str, Any]) -> None:
+    envs = BlindSRVectorEnv(6, actions_per_scene=3, reference="predictor", **small)
+    observations, _ = envs.reset(seed=5)
+    assert (observations.reshape(2, 3, -1) == observations.reshape(2, 3, -1)[:, :1]).all()
+    assert not np.array_equal(observations[0], observations[3])
+    plain, _ = BlindSRVectorEnv(6, reference="predictor", **small).reset(seed=5)
+    np.testing.assert_array_equal(observations[[0, 3]], plain[[0, 3]])  # drawn by the first of each three
+    rewards = envs.step(np.random.default_rng(0).uniform(-1, 1, (6, 10)).astype(np.float32))[1]
+    assert len(set(rewards)) == 6
+    told = envs.reset(options={"kernel_width": [0.5, 3.0]})[1]
+    assert told["kernel_width"][:, 0].tolist() == pytest.approx([0.5] * 3 + [3.0] * 3)
+    with pytest.raises(ValueError, match="actions_per_scene 4 does not divide num_envs 6"):
+        BlindSRVectorEnv(6, actions_per_scene=4, **small)
+
+
+def test_a_vector_env_goes_on_where_it_was_left(small: dict[str, Any]) -> None:
+    envs, other = BlindSRVectorEnv(2, **small), BlindSRVectorEnv(2, **small)
+    zeros = np.zeros((2, 10), dtype=np.float32)
+    envs.reset(seed=3)
+    observations = envs.step(zeros)[0]
+    state = json.loads(json.dumps(envs.state()))
+    other.load_state(state)
+    again, _ = other.reset()
+    np.testing.assert_array_equal(again, observations)
+    np.testing.assert_array_equal(other.step(zeros)[0], envs.step(zeros)[0])
+    with pytest.raises(ValueError, match="of 2 environments, not 3"):
+        BlindSRVectorEnv(3, **small).load_state(state)

@@ -228,3 +228,50 @@ def test_wrong_actions_are_named_and_leave_the_episode_running(
     with pytest.raises(ValueError, match=told):
         simulator.step(actions)
     assert simulator.step(np.zeros((2, 10), dtype=np.float32)).shape == (2,)
+
+
+@pytest.mark.parametrize("reward", [{"psnr": 1.0, "lpips": 1.0}, {"niqe": 1.0, "psnr": 1.0, "consistency": 0.1}])
+def test_repeated_scenes_earn_what_single_ones_do(settings: dict[str, Any], reward: dict[str, float]) -> None:
+    changes = {"reward": reward, "reference": "predictor", "patch_size": 128}
+    once, thrice = make(settings, **changes), make(settings, **changes)
+    uniforms = np.random.default_rng(1).random((2, 6))
+    once.reset(uniforms)
+    thrice.reset(uniforms, repeat=3)
+    assert thrice.scenes.photo.tolist() == np.repeat(once.scenes.photo, 3).tolist()
+    actions = np.random.default_rng(2).uniform(-1, 1, (6, 10)).astype(np.float32)
+    rewards = thrice.step(actions).reshape(2, 3)
+    for index in range(3):
+        once.reset(uniforms)
+        np.testing.assert_allclose(rewards[:, index], once.step(actions.reshape(2, 3, 10)[:, index]), atol=1e-4)
+    assert np.ptp(rewards, axis=1).min() > 1e-4
+
+
+def test_consistency_is_the_psnr_of_lr_made_again(settings: dict[str, Any]) -> None:
+    simulator = make(settings)
+    scenes = simulator.draw(np.random.default_rng(0).random((3, 6)), {"kernel_width": [0.6, 1.7, 2.6]})
+    # The photograph itself, with its own kernel, gives LR back but for its rounding: about 10 log10(12 * 255^2) dB.
+    own = simulator.consistency(scenes.lr, scenes.hr, scenes.code)
+    assert own.min() > 55
+    assert own.max() <= 60
+    wrong = simulator.consistency(scenes.lr, scenes.hr, scenes.code.roll(1, 0))
+    assert (wrong < own - 5).all()
+    kernel = simulator.basis.decode(scenes.code[1:2])
+    again = simulator.degradation.reduce(scenes.hr[1:2], simulator.degradation.build(np.array([1.7])))
+    expected = -10 * np.log10(float((again - scenes.lr[1:2]).square().mean()))
+    assert float(kernel.sum()) == pytest.approx(1, abs=0.01)
+    assert float(own[1]) == pytest.approx(min(expected, 60), abs=1.5)
+
+
+def test_consistency_counts_in_the_reward(settings: dict[str, Any]) -> None:
+    simulator = make(settings, reward={"psnr": 1, "consistency": 0.5})
+    simulator.reset(np.random.default_rng(1).random((2, 6)))
+    rewards = simulator.step(np.zeros((2, 10), dtype=np.float32))
+    info = simulator.info()
+    gain = info["psnr"] - info["psnr_reference"] + 0.5 * (info["consistency"] - info["consistency_reference"])
+    np.testing.assert_allclose(rewards, gain, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("weight", [0, -1, float("inf"), float("nan")])
+def test_a_wrong_weight_of_consistency_is_named(settings: dict[str, Any], weight: float) -> None:
+    with pytest.raises(ValueError, match="'consistency' must be a positive number"):
+        make(settings, reward={"psnr": 1, "consistency": weight})
