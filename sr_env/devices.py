@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, TypeVar
 
 import torch
@@ -56,11 +57,20 @@ def uses_bf16(precision: Precision, device: torch.device) -> bool:
         if device.type == "cuda":
             with torch.cuda.device(device):
                 return torch.cuda.is_bf16_supported(including_emulation=False)
-        # With AMX's tiles bf16 trains AMNet several times faster than fp32; with AVX-512 BF16 alone, 1.5 times slower.
-        return bool(torch.cpu.get_capabilities().get("amx_bf16", False)) if device.type == "cpu" else False
+        return device.type == "cpu" and _fast_bf16(torch.cpu.get_capabilities())
     return precision == "bf16"
 
 
 def channels_last(network: Network) -> Network:
     """Put a network's weights into the memory layout in which convolutions run fastest."""
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this one
+
+
+def _fast_bf16(capabilities: Mapping[str, object]) -> bool:
+    """Whether a processor computes faster in bf16 than in fp32.
+
+    With AMX's tiles AMNet trains several times faster, and with AVX-512 BF16 on an AMD EPYC 1.8 to 1.9 times; on an
+    Intel Xeon that has AVX-512 BF16 but no AMX it was 1.5 times slower.
+    """
+    amd = str(capabilities.get("cpu_name", "")).startswith("AMD")
+    return bool(capabilities.get("amx_bf16", False) or (amd and capabilities.get("avx512_bf16", False)))

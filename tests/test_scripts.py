@@ -162,11 +162,19 @@ def test_unknown_device(name: str) -> None:
         resolve_device(name)
 
 
-def test_precision() -> None:
+def test_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     assert uses_bf16("bf16", cpu)
     assert not uses_bf16("fp32", cpu)
-    assert uses_bf16("auto", cpu) == bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    for capabilities, fast in (
+        ({}, False),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True}, False),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, True),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True}, True),
+        ({"cpu_name": "AMD EPYC"}, False),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda told=capabilities: told)
+        assert uses_bf16("auto", cpu) == fast
     for call in (uses_bf16, autocast):
         with pytest.raises(ValueError, match=r"'fp16'.*auto, fp32, bf16"):
             call("fp16", cpu)  # type: ignore[operator]
