@@ -284,8 +284,7 @@ class RandomSearch(Baseline):
         if not 0 < noise < float("inf"):
             raise ValueError(f"noise {noise} does not fit: give a positive number of action units")
         super().__init__(simulator, pretrained, **kwargs)
-        half_range = simulator.basis.half_range
-        self.noise = noise * half_range / half_range.max()
+        self.noise = noise * simulator.basis.sensitivity
 
     @torch.no_grad()
     def _improve(self, scenes: Scenes) -> float:

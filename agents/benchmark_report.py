@@ -38,7 +38,7 @@ Cells = list[list[str]]
 def mean_cells(results: Results, name: str) -> Cells:
     """Header and rows of a set's first table: means over the widths, and costs."""
     metrics = results.about["metrics"]
-    titles = [f"{_title(metric)} {_arrow(results, metric)}" for metric in metrics]
+    titles = [f"{metric_title(metric)} {_arrow(results, metric)}" for metric in metrics]
     header = ["method", "kernel", *titles, "parameters", "GMACs/MP", "s/MP"]
     rows = []
     for method, row in results.sets[name].rows.items():
@@ -46,14 +46,14 @@ def mean_cells(results: Results, name: str) -> Cells:
         rows.append(
             [
                 *_split(method),
-                *(_number(metric, row.mean(metric)) for metric in metrics),
+                *(format_value(metric, row.mean(metric)) for metric in metrics),
                 f"{cost.parameters / 1e6:.2f} M" if cost.parameters else "0",
                 f"{cost.macs_per_megapixel / 1e9:.1f}",
                 f"{row.seconds_per_megapixel:.3g}",
             ]
         )
     for method, values in published(results, name).items():
-        rows.append([method, "", *(_number(m, values[m]) if m in values else "-" for m in metrics), "-", "-", "-"])
+        rows.append([method, "", *(format_value(m, values[m]) if m in values else "-" for m in metrics), "-", "-", "-"])
     return [header, *rows]
 
 
@@ -64,12 +64,15 @@ def width_cells(results: Results, name: str) -> Cells:
     header = [
         "method",
         "kernel",
-        *(f"{_title(metric)} {_arrow(results, metric)}, {width:g}" for metric in metrics for width in widths),
+        *(f"{metric_title(metric)} {_arrow(results, metric)}, {width:g}" for metric in metrics for width in widths),
     ]
     return [
         header,
         *(
-            [*_split(method), *(_number(metric, value) for metric in metrics for value in row.values[metric].values())]
+            [
+                *_split(method),
+                *(format_value(metric, value) for metric in metrics for value in row.values[metric].values()),
+            ]
             for method, row in results.sets[name].rows.items()
         ),
     ]
@@ -94,13 +97,19 @@ def make_tables(results: Results, name: str) -> list[Table]:
     ):
         if len(header) == 2:
             continue
-        table = Table(title=title, title_justify="left", box=SIMPLE)
-        for number, column in enumerate(header):
-            table.add_column(column, justify="left" if number < 2 else "right")
-        for row in rows:
-            table.add_row(*row)
-        tables.append(table)
+        tables.append(console_table(title, [header, *rows]))
     return tables
+
+
+def console_table(title: str, cells: Cells) -> Table:
+    """A table for the console, of a header and rows whose first two cells are words."""
+    header, *rows = cells
+    table = Table(title=title, title_justify="left", box=SIMPLE)
+    for number, column in enumerate(header):
+        table.add_column(column, justify="left" if number < 2 else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def to_markdown(results: Results) -> str:
@@ -123,15 +132,15 @@ def to_markdown(results: Results) -> str:
     ]
     for name, measured in results.sets.items():
         lines += ["", f"## {name} ({measured.images} images)", "", f"Mean of the {len(about['widths'])} widths:", ""]
-        lines += _markdown(mean_cells(results, name))
+        lines += markdown_table(mean_cells(results, name))
         for metric, count in measured.left_out.items():
             lines += [
                 "",
-                f"{_title(metric)} is the mean of {measured.images - count} images: {count} are too small for it.",
+                f"{metric_title(metric)} is the mean of {measured.images - count} images: {count} are too small.",
             ]
         cells = width_cells(results, name)
         if len(cells[0]) > 2:
-            lines += ["", "Each width:", "", *_markdown(cells)]
+            lines += ["", "Each width:", "", *markdown_table(cells)]
     return "\n".join(lines) + "\n"
 
 
@@ -170,7 +179,9 @@ def draw_figure(path: Path, crops: Sequence[SceneCrops]) -> None:
             axis.imshow(picture, interpolation="nearest")
             axis.set_title(title, fontsize=7)
             axis.set_axis_off()
-    measured = " / ".join(_title(metric) for metric in _PER_WIDTH if metric in next(iter(crops[0].values.values())))
+    measured = " / ".join(
+        metric_title(metric) for metric in _PER_WIDTH if metric in next(iter(crops[0].values.values()))
+    )
     if measured:
         figure.supxlabel(f"{measured} of the whole image", fontsize=7)
     with atomic_write(path) as temporary:
@@ -179,7 +190,7 @@ def draw_figure(path: Path, crops: Sequence[SceneCrops]) -> None:
 
 def _caption(name: str, crop: SceneCrops) -> str:
     values = crop.values[name]
-    return name.replace(", ", "\n") + "\n" + " / ".join(_number(m, values[m]) for m in _PER_WIDTH if m in values)
+    return name.replace(", ", "\n") + "\n" + " / ".join(format_value(m, values[m]) for m in _PER_WIDTH if m in values)
 
 
 def _split(method: str) -> tuple[str, str]:
@@ -188,13 +199,15 @@ def _split(method: str) -> tuple[str, str]:
     return (name, kernel.removesuffix(" kernel")) if kernel in (TRUE, PREDICTED) else (method, "")
 
 
-def _markdown(cells: Cells) -> list[str]:
+def markdown_table(cells: Cells) -> list[str]:
+    """Lines of a Markdown table, of a header and rows whose first two cells are words."""
     header, *rows = cells
     lines = [header, ["---", "---", *["---:"] * (len(header) - 2)], *rows]
     return ["| " + " | ".join(cell.replace("*", "\\*") for cell in line) + " |" for line in lines]
 
 
-def _title(metric: str) -> str:
+def metric_title(metric: str) -> str:
+    """A metric's name as papers write it."""
     return _TITLES.get(metric, metric)
 
 
@@ -202,7 +215,8 @@ def _arrow(results: Results, metric: str) -> str:
     return "↑" if results.about["metrics"][metric]["higher_is_better"] else "↓"
 
 
-def _number(metric: str, value: float | None) -> str:
+def format_value(metric: str, value: float | None) -> str:
+    """A metric's value with as many digits as it deserves; a dash for none."""
     if value is None:
         return "-"
     return f"{value:.{2 if metric.startswith(('psnr', 'niqe', 'brisque')) else 4}f}"

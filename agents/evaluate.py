@@ -4,11 +4,13 @@
 
 ``FOLDER`` holds one folder of HR images per set (``FOLDER/Set5/*.png``). Each is blurred with each width, reduced,
 rounded to 8 bit, reconstructed whole, rounded, and compared with HR; PSNR and SSIM leave out a border of ``scale``.
+With ``--agents`` it compares trained actors with the pretrained one, and with the best code that a search finds.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from agents import compare
 from agents.benchmark import (
     Results,
     SceneCrops,
@@ -30,7 +33,7 @@ from agents.benchmark import (
 from agents.benchmark_report import make_tables, write_report
 from sr_env._files import check_writable
 from sr_env._provenance import command_line, commit, hardware, public_path
-from sr_env._script import run_script
+from sr_env._script import parse_weights, run_script
 from sr_env.degradation import REPORTED_WIDTHS, Degradation
 from sr_env.devices import Precision, resolve_device, uses_bf16
 
@@ -60,6 +63,14 @@ class Settings:
             image of each set.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: Precision of the networks: "fp32", "bf16", or "auto" (bf16 where the device computes in it).
+        agents: Compare trained actors, for every renderer and reward, in place of the renderers and peers; ``out`` gets
+            agents.json and agents.md.
+        actors: Trained actors beside those that ship, as LABEL=FILE or LABEL=FILE,FILE with a checkpoint per seed.
+        rewards: Rewards to compare by, such as ``--rewards lpips=1 psnr=1,lpips=20``; None takes the actors' (and
+            ``renderers`` None the actors' renderers), or lpips where there is no actor.
+        oracle_evaluations: Renderings per scene of the oracle, which knows HR, and of random search; 0 leaves them out.
+        max_side: Longest side in HR pixels that an image keeps for ``agents``, around its centre; None keeps all.
+        seed: Of the searches.
     """
 
     bench_dir: Path
@@ -78,6 +89,12 @@ class Settings:
     figure_scenes: tuple[str, ...] | None = None
     device: str = "auto"
     precision: Precision = "fp32"
+    agents: bool = False
+    actors: tuple[str, ...] = ()
+    rewards: tuple[str, ...] | None = None
+    oracle_evaluations: int = 0
+    max_side: int | None = None
+    seed: int = 0
 
 
 def measure(settings: Settings, console: Console) -> Results:
@@ -89,34 +106,18 @@ def measure(settings: Settings, console: Console) -> Results:
         WeightsUnavailable: The weights of a peer that was asked for by name are not at hand.
     """
     s = settings
-    device = resolve_device(s.device)
-    uses_bf16(s.precision, device)  # unknown precisions, scales and widths show here
-    degradation = Degradation(s.scale)
-    widths = REPORTED_WIDTHS[s.scale] if s.widths is None else s.widths
-    degradation.build(np.array(widths))
-    if not widths or len(set(widths)) < len(widths):
-        raise ValueError(f"kernel widths {widths} must be at least one, each given once")
+    device, degradation, widths = _setting(s)
     sets, missing = open_sets(s.bench_dir, s.sets, s.scale, s.limit)
     scenes = choose_scenes(s.figure_scenes, sets, widths)
     metrics, unavailable = create_metrics(s.metrics, s.scale, device)
     methods, absent = create_methods(s.scale, s.renderers, s.predictor, s.peers, s.peers_dir, s.dan, s.usrgan, device)
     about = {
-        "command": command_line(),
-        "commit": commit(),
-        "hardware": hardware(device),
-        "device": str(device),
-        "threads": torch.get_num_threads(),
-        "precision": "bf16" if uses_bf16(s.precision, device) else "fp32",
-        "torch": torch.__version__,
-        "scale": s.scale,
-        "widths": list(widths),
+        **_about(s, device, widths),
         "metrics": {n: {"border": m.border, "higher_is_better": m.higher_is_better} for n, m in metrics.items()},
-        "settings": {key: _public(value) for key, value in asdict(s).items()},
     }
     costs = {method.name: measure_cost(method, s.scale, device) for method in methods}
     reasons = [*missing, *unavailable, *absent]
-    for line in reasons:
-        console.print(f"skipped: {line}", soft_wrap=True, markup=False)
+    _tell(reasons, console)
     results = Results(about, [line.partition(":")[0] for line in reasons], costs)
     setup = Setup(methods, metrics, degradation, widths, device, s.precision)
     crops: list[SceneCrops] = []
@@ -132,6 +133,72 @@ def measure(settings: Settings, console: Console) -> Results:
     return results
 
 
+def measure_agents(settings: Settings, console: Console) -> compare.Comparisons:
+    """Compare trained actors on every set, printing the tables of each, and writing the report after each.
+
+    Raises:
+        FileNotFoundError: A folder, every set in it, or a checkpoint is missing.
+        ValueError: A setting is wrong, or checkpoints do not fit each other.
+        WeightsUnavailable: The weights of a metric of a reward cannot be had.
+    """
+    s = settings
+    device, _, widths = _setting(s)
+    sets, missing = open_sets(s.bench_dir, s.sets, s.scale, s.limit)
+    actors = [*compare.shipped_actors(s.scale), *map(compare.parse_actor, s.actors)]
+    rewards = None if s.rewards is None else [parse_weights(text) for text in s.rewards]
+    tasks = compare.plan(actors, s.scale, s.renderers, rewards)
+    metrics, unavailable = compare.fitting_metrics(s.metrics, tasks, sets, s.max_side, device)
+    first = next(iter(sets.values()))
+    benches = [
+        compare.Bench(task, actors, first, metrics, s.predictor, s.oracle_evaluations, s.device, s.precision, s.seed)
+        for task in tasks
+    ]
+    reasons = [*missing, *unavailable, *compare.absent_actors(actors, tasks, s.scale)]
+    _tell(reasons, console)
+    results = compare.Comparisons(_about(s, device, widths), reasons)
+    for name, photos in sets.items():
+        for bench in benches:
+            results.tables.append(bench.run(name, photos, widths, s.max_side, console))
+            compare.print_table(results.tables[-1], console)
+            if s.out is not None:
+                compare.write_report(s.out, results)
+    return results
+
+
+def _setting(s: Settings) -> tuple[torch.device, Degradation, Sequence[float]]:
+    """Device, degradation and widths; what is wrong with them, or with the precision, shows here."""
+    device = resolve_device(s.device)
+    uses_bf16(s.precision, device)
+    degradation = Degradation(s.scale)
+    widths = REPORTED_WIDTHS[s.scale] if s.widths is None else s.widths
+    degradation.build(np.array(widths))
+    if not widths or len(set(widths)) < len(widths):
+        raise ValueError(f"kernel widths {widths} must be at least one, each given once")
+    return device, degradation, widths
+
+
+def _about(s: Settings, device: torch.device, widths: Sequence[float]) -> dict[str, object]:
+    """What the figures were measured with."""
+    return {
+        "command": command_line(),
+        "commit": commit(),
+        "hardware": hardware(device),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "precision": "bf16" if uses_bf16(s.precision, device) else "fp32",
+        "torch": torch.__version__,
+        "scale": s.scale,
+        "widths": list(widths),
+        "settings": {key: _public(value) for key, value in asdict(s).items()}
+        | {"actors": [compare.public_actor(text) for text in s.actors]},
+    }
+
+
+def _tell(skipped: Sequence[str], console: Console) -> None:
+    for line in skipped:
+        console.print(f"skipped: {line}", soft_wrap=True, markup=False)
+
+
 def _public(value: object) -> object:
     """A setting without what describes a machine."""
     if isinstance(value, tuple):
@@ -139,12 +206,12 @@ def _public(value: object) -> object:
     return public_path(value) if isinstance(value, str | Path) else value
 
 
-def main(settings: Settings) -> Results:
+def main(settings: Settings) -> Results | compare.Comparisons:
     """Measure, print the tables, and write the report."""
     console = Console(width=None if sys.stdout.isatty() else 160)  # a log has no width to fit into
     if settings.out is not None:
         check_writable(settings.out)
-    results = measure(settings, console)
+    results = (measure_agents if settings.agents else measure)(settings, console)
     if settings.out is not None:
         console.print(f"report written to {settings.out}")
     return results

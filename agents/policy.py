@@ -229,8 +229,7 @@ class KernelPolicy(TD3Policy):
     @property
     def sensitivity(self) -> Tensor:
         """How much of the code each action component moves, as a share of the largest, [L]."""
-        half_range = self.pretrained_predictor.basis.half_range
-        return half_range / half_range.max()
+        return self.pretrained_predictor.basis.sensitivity
 
     def make_actor(self, features_extractor: Any = None) -> KernelActor:  # type: ignore[override]
         """A copy of the pretrained predictor."""

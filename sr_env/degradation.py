@@ -137,6 +137,11 @@ class KernelBasis(nn.Module):
         """Kernel side K."""
         return math.isqrt(self.mean.numel())
 
+    @property
+    def sensitivity(self) -> Tensor:
+        """How much of the code each action component moves, as a share of the largest, [L]."""
+        return self.half_range / self.half_range.max()
+
     def encode(self, kernels: Tensor) -> Tensor:
         """Kernels [B, K, K] -> codes [B, L], in full precision under autocast too."""
         with torch.autocast(kernels.device.type, enabled=False):

@@ -34,6 +34,18 @@ def test_every_script_of_the_readme_explains_itself() -> None:
         assert "--" in done.stdout
 
 
+@pytest.mark.parametrize("script", ["actor_critic_torch", "sb3_algorithms", "rllib_ppo"])
+def test_the_learning_examples_explain_themselves(script: str, tmp_path: Path) -> None:
+    if script == "rllib_ppo":
+        pytest.importorskip("ray.rllib", reason="the extra [rllib] is not installed")
+    command = [sys.executable, str(ROOT / "examples" / f"{script}.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "--steps" in done.stdout
+    assert "--reference {bicubic,predictor}" in done.stdout
+    assert "Environment steps in all." in done.stdout  # what a setting means, though its base class has it
+
+
 def test_the_panel_example_draws(tmp_path: Path) -> None:
     out = tmp_path / "panel.png"
     command = [sys.executable, str(ROOT / "examples" / "render_panel.py"), "--out", str(out)]

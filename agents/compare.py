@@ -1,0 +1,498 @@
+"""What trained actors are worth: their reward over the pretrained actor's, beside every metric and the oracle's limit.
+
+Every image of a set is scored whole at every kernel width, with one table per renderer, reward and set. A photo, seen
+at every width, counts as one sample of the standard errors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from agents.benchmark import create_metrics
+from agents.benchmark_report import Cells, console_table, format_value, markdown_table, metric_title
+from agents.oracle import Oracle, headroom
+from agents.report import BICUBIC, PRETRAINED, TRUE_KERNEL, true_kernel
+from agents.scenes import Method, Scores, WholeScenes, acting
+from sr_env._common import MIN_LR_SIZE
+from sr_env._files import atomic_write
+from sr_env._provenance import public_path
+from sr_env.checkpoint import available_checkpoints, load_predictor, read_card
+from sr_env.devices import Precision
+from sr_env.photos import PhotoSource
+from sr_env.simulator import Result, Scenes, Simulator, SimulatorSettings
+
+#: Rows beside those of agents/report.py.
+MEAN_CODE, RANDOM_SEARCH, ORACLE = "mean code", "random code search", "oracle"
+#: The reward where neither the user nor an actor names one.
+_REWARD = {"lpips": 1.0}
+Reward = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Actor:
+    """A trained actor.
+
+    Attributes:
+        label: Name of its row.
+        predictors: Names or paths of its checkpoints, one per seed of its training.
+        renderer: Name of the renderer it acts for; None where its card does not tell, for any.
+        reward: Metrics and weights it was paid by; None where its card does not tell, for any.
+    """
+
+    label: str
+    predictors: tuple[str, ...]
+    renderer: str | None = None
+    reward: Reward | None = None
+
+    def fits(self, renderer: str, reward: Reward) -> bool:
+        """Whether it belongs into the table of this renderer and reward."""
+        return self.renderer in (None, Path(renderer).stem) and self.reward in (None, dict(reward))
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is compared: methods for one renderer, of a scale, by one reward."""
+
+    renderer: str
+    reward: Reward
+    scale: int
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return _title_of(self.renderer, self.reward)
+
+
+@dataclass
+class Row:
+    """What a method reached, the mean over its seeds; every list has one number per kernel width.
+
+    Attributes:
+        seeds: Checkpoints that were measured; 0 for a method that was not trained.
+        gain: Mean score above the pretrained actor's.
+        standard_error: Of the mean gain over all widths.
+        spread: Standard deviation over the seeds of that mean gain; None under two seeds.
+        share: Share of the oracle's gain; None where there is no oracle or nothing to gain.
+        share_error: Its bootstrap standard error.
+        values: Metric -> means over the images.
+        spreads: Metric -> standard deviation over the seeds of the mean over all widths; empty under two seeds.
+    """
+
+    seeds: int
+    gain: list[float]
+    standard_error: float | None
+    spread: float | None
+    share: float | None
+    share_error: float | None
+    values: dict[str, list[float]]
+    spreads: dict[str, float]
+
+
+@dataclass
+class Comparison:
+    """One table: a renderer, a reward, a set."""
+
+    renderer: str
+    reward: dict[str, float]
+    set: str
+    images: int
+    widths: list[float]
+    rows: dict[str, Row]
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{self.set} ({self.images} images), {_title_of(self.renderer, self.reward)}"
+
+
+@dataclass
+class Comparisons:
+    """Everything that was measured.
+
+    Attributes:
+        about: Settings, command, commit, hardware.
+        skipped: A line for everything that is not at hand.
+        tables: One per renderer, reward and set.
+    """
+
+    about: dict[str, Any]
+    skipped: list[str]
+    tables: list[Comparison] = field(default_factory=list)
+
+
+# ---------------------------------------------------------------------------------------------- what is to be compared
+
+
+def shipped_actors(scale: int) -> list[Actor]:
+    """The trained actors that ship for a scale: predictors whose card names renderer and reward, seeds together."""
+    groups: dict[tuple[str, str, str], list[tuple[int, str]]] = {}
+    for name in available_checkpoints("predictor"):
+        card = read_card(name)
+        if card["scale"] == scale and "renderer" in card and "reward" in card:
+            seed = int(card.get("seed", 0))
+            reward = json.dumps(card["reward"], sort_keys=True)
+            groups.setdefault((name.removesuffix(f"_s{seed}"), card["renderer"], reward), []).append((seed, name))
+    return [
+        Actor(label, tuple(name for _, name in sorted(found)), renderer, json.loads(reward))
+        for (label, renderer, reward), found in groups.items()
+    ]
+
+
+def parse_actor(text: str) -> Actor:
+    """``LABEL=NAME,NAME`` -> an actor with one predictor checkpoint (name or path) per seed.
+
+    Raises:
+        ValueError: It is not of this form, or the seeds were trained for different renderers or rewards.
+        FileNotFoundError: A checkpoint does not exist.
+    """
+    label, predictors = _split(text)
+    if not label or not predictors:
+        raise ValueError(f"{text!r} is not LABEL=FILE,FILE: write such as mine=runs/a/actor_x4.safetensors")
+    # A predictor that was pretrained names a renderer too, but no reward: it belongs into any table.
+    cards = [card if "reward" in (card := read_card(name)) else {} for name in predictors]
+    renderer, reward = ([card.get(key) for card in cards] for key in ("renderer", "reward"))
+    for key, values in (("renderer", renderer), ("reward", reward)):
+        if any(value != values[0] for value in values):
+            raise ValueError(f"the seeds of {label!r} were trained for several {key}s, {values}: give them apart")
+    return Actor(label, predictors, renderer[0], reward[0])
+
+
+def public_actor(text: str) -> str:
+    """What :func:`parse_actor` takes, without what describes a machine."""
+    label, predictors = _split(text)
+    return f"{label}={','.join(map(public_path, predictors))}"
+
+
+def _split(text: str) -> tuple[str, tuple[str, ...]]:
+    label, _, names = text.partition("=")
+    return label, tuple(name for name in names.split(",") if name)
+
+
+def plan(
+    actors: Sequence[Actor], scale: int, renderers: Sequence[str] | None, rewards: Sequence[Reward] | None
+) -> list[Task]:
+    """The tables: renderers times rewards; those that are not given are the actors', or else a default."""
+    pairs = [(a.renderer, dict(a.reward)) for a in actors if a.renderer is not None and a.reward is not None]
+    own_renderers = list(dict.fromkeys(renderer for renderer, _ in pairs)) or [f"amnet_l_x{scale}"]
+    own_rewards = [reward for i, (_, reward) in enumerate(pairs) if reward not in [r for _, r in pairs[:i]]]
+    tasks = [Task(*pair, scale) for pair in product(renderers or own_renderers, rewards or own_rewards or [_REWARD])]
+    if pairs and renderers is None and rewards is None:
+        return [task for task in tasks if (task.renderer, dict(task.reward)) in pairs]
+    return tasks
+
+
+def absent_actors(actors: Sequence[Actor], tasks: Sequence[Task], scale: int) -> list[str]:
+    """A line where there is no trained actor at all, or none for one of the tables."""
+    if not actors:
+        return [f"trained actors: none for scale {scale} ships, train one and name it with --actors LABEL=FILE"]
+    return [
+        f"trained actors: none for {task.title}"
+        for task in tasks
+        if not any(actor.fits(task.renderer, task.reward) for actor in actors)
+    ]
+
+
+def fitting_metrics(
+    names: Sequence[str],
+    tasks: Sequence[Task],
+    sets: Mapping[str, PhotoSource],
+    max_side: int | None,
+    device: torch.device,
+) -> tuple[list[str], list[str]]:
+    """The metrics that can be measured on all images, and a line for each that cannot.
+
+    Raises:
+        ValueError: An unknown name, or a metric of a reward that cannot be measured.
+    """
+    paid = [name for task in tasks for name in task.reward]
+    metrics, unavailable = create_metrics([*names, *paid], tasks[0].scale, device)
+    scale = tasks[0].scale
+    side = min(int(photos.shape_array.min()) for photos in sets.values())
+    side = min(side, max_side or side) // scale * scale
+    fitting = []
+    for name, metric in metrics.items():
+        needed = metric.min_size + 2 * scale
+        if side >= needed:
+            fitting.append(name)
+        else:
+            unavailable.append(f"{name}: needs images of {needed} pixels a side, the smallest has {side}")
+    for line in unavailable:
+        if (name := line.partition(":")[0]) in paid:
+            raise ValueError(f"no comparison by the reward {name}: {line}")
+    return [name for name in fitting if name in names], unavailable
+
+
+# ----------------------------------------------------------------------------------------------------------- measuring
+
+
+class Bench:
+    """One task's simulators and methods, ready to be run on any set.
+
+    Args:
+        task: The renderer and the reward.
+        actors: Those that fit the task are taken.
+        photos: Any photos, which the simulators need to exist.
+        metrics: Metrics reported beside the reward's.
+        predictor: Name or path of the pretrained actor; None takes ``predictor_x{scale}``.
+        evaluations: Renderings per scene of the oracle and of random search; 0 leaves both out.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        precision: Precision of the renderer.
+        seed: Of the searches.
+
+    Raises:
+        FileNotFoundError: A checkpoint does not exist.
+        ValueError: A checkpoint, the reward or the number of evaluations does not fit.
+        WeightsUnavailable: The weights of a metric of the reward cannot be had.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        actors: Sequence[Actor],
+        photos: PhotoSource,
+        metrics: Sequence[str],
+        predictor: str | None = None,
+        evaluations: int = 0,
+        device: str = "auto",
+        precision: Precision = "fp32",
+        seed: int = 0,
+    ) -> None:
+        self.task, scale = task, task.scale
+        shared: dict[str, Any] = {
+            "photos": photos,
+            "scale": scale,
+            "patch_size": MIN_LR_SIZE * scale,  # whole images are scored, so that no patch is drawn
+            "renderer": task.renderer,
+            "predictor": predictor,
+            "reward": task.reward,
+            "reference": "predictor",
+            "device": device,
+            "precision": precision,
+        }
+        self.simulator = judge = Simulator(SimulatorSettings(**shared, info_metrics=tuple(metrics)))
+        assert judge.predictor is not None
+        pretrained = judge.predictor.network
+        self.methods: dict[str, list[Method]] = {
+            BICUBIC: [judge.enlarge],
+            MEAN_CODE: [self._mean_code],
+            TRUE_KERNEL: [true_kernel(judge)],
+            PRETRAINED: [acting(judge, pretrained)],
+        }
+        actors = [actor for actor in actors if actor.fits(task.renderer, task.reward)]
+        for label in [actor.label for actor in actors]:
+            if label in (*self.methods, RANDOM_SEARCH, ORACLE) or [a.label for a in actors].count(label) > 1:
+                raise ValueError(f"two rows would be called {label!r}: give the actor another label")
+        self.trained = {actor.label: len(actor.predictors) for actor in actors}
+        for actor in actors:
+            self.methods[actor.label] = [
+                acting(judge, load_predictor(name, scale=scale, basis=judge.basis, device=judge.device).network)
+                for name in actor.predictors
+            ]
+        if evaluations:
+            searcher = Simulator(SimulatorSettings(**shared))  # without metrics that only cost time
+            random = Oracle(searcher, evaluations, "random", seed=seed)
+            self.methods[RANDOM_SEARCH] = [random.method(pretrained, judge)]
+            self.methods[ORACLE] = [Oracle(searcher, evaluations, seed=seed).method(pretrained, judge)]
+
+    def run(
+        self, name: str, photos: PhotoSource, widths: Sequence[float], max_side: int | None, console: Console
+    ) -> Comparison:
+        """Measure a set at every width.
+
+        Args:
+            name: The set's name.
+            photos: Its images.
+            widths: Kernel widths in HR pixels.
+            max_side: Longest side in HR pixels that an image keeps, around its centre; None keeps all.
+            console: Where progress is shown.
+        """
+        scenes = WholeScenes(self.simulator, widths, photos, max_side=max_side, keep=False)
+        runs = {(label, seed): run for label, each in self.methods.items() for seed, run in enumerate(each)}
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(TextColumn("{task.description}"), *columns, console=console, transient=True) as progress:
+            bar = progress.add_task(f"{name}, {self.task.title}", total=scenes.part_count * len(runs))
+            keyed = {f"{label}\n{seed}": run for (label, seed), run in runs.items()}
+            found = scenes.score_all(keyed, lambda: progress.advance(bar))
+        scores = {label: [found[f"{label}\n{i}"] for i in range(len(each))] for label, each in self.methods.items()}
+        pretrained, oracle = scores[PRETRAINED][0], scores.get(ORACLE, [None])[0]
+        rows = {label: make_row(each, pretrained, oracle, self.trained.get(label, 0)) for label, each in scores.items()}
+        renderer = public_path(self.task.renderer)
+        return Comparison(renderer, dict(self.task.reward), name, scenes.count, list(scenes.widths), rows)
+
+    def _mean_code(self, scenes: Scenes) -> Result:
+        code = torch.zeros_like(scenes.code)
+        return self.simulator.score(scenes, self.simulator.render(scenes.lr, code), code)
+
+
+def make_row(runs: Sequence[Scores], pretrained: Scores, oracle: Scores | None = None, seeds: int = 0) -> Row:
+    """The row of a method.
+
+    Args:
+        runs: Its scores, one per seed.
+        pretrained: The pretrained actor's, on the same scenes.
+        oracle: The oracle's, if there is one.
+        seeds: Seeds it was trained with; 0 for a method that was not trained.
+    """
+    mean = Scores({name: np.mean([run.values[name] for run in runs], axis=0) for name in runs[0].values})
+    metrics = [name for name in mean.values if name != "score"]
+    share, share_error = headroom(mean, pretrained, oracle) if oracle is not None else (float("nan"), float("nan"))
+    several = len(runs) > 1
+
+    def spread(values: Sequence[np.ndarray]) -> float:
+        return float(np.std([value.mean() for value in values], ddof=1))
+
+    return Row(
+        seeds=seeds,
+        gain=mean.gain(pretrained).tolist(),
+        standard_error=_finite(mean.standard_error(pretrained)),
+        spread=spread([run.gain(pretrained) for run in runs]) if several else None,
+        share=_finite(share),
+        share_error=_finite(share_error),
+        values={name: mean.per_width(name).tolist() for name in metrics},
+        spreads={name: spread([run.values[name] for run in runs]) for name in metrics} if several else {},
+    )
+
+
+def _title_of(renderer: str, reward: Reward) -> str:
+    return f"{Path(renderer).stem}, reward {reward_title(reward)}"
+
+
+def _finite(value: float) -> float | None:
+    """The number, or None in place of one that JSON cannot hold."""
+    return value if np.isfinite(value) else None
+
+
+# ----------------------------------------------------------------------------------------------------------- reporting
+
+
+def reward_title(reward: Reward) -> str:
+    """``{"psnr": 1, "lpips": 20}`` -> "psnr + 20 lpips"."""
+    return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in reward.items())
+
+
+def mean_cells(table: Comparison) -> Cells:
+    """Header and rows of the means over the kernel widths."""
+    metrics = list(next(iter(table.rows.values())).values)
+    header = ["method", "seeds", "reward gain", "of the oracle's", "lowest at a width", *map(metric_title, metrics)]
+    rows = []
+    for method, row in table.rows.items():
+        lowest = int(np.argmin(row.gain))
+        rows.append(
+            [
+                method,
+                str(row.seeds) if row.seeds else "",
+                _signed(float(np.mean(row.gain)), row.standard_error, row.spread),
+                "-" if row.share is None else f"{row.share:.0%}{_plus_minus(row.share_error, '.0%')}",
+                f"{row.gain[lowest]:+.4f} at {table.widths[lowest]:g}",
+                *(format_value(name, float(np.mean(row.values[name]))) + _of_seeds(row, name) for name in metrics),
+            ]
+        )
+    return [header, *rows]
+
+
+def width_cells(table: Comparison) -> Cells:
+    """Header and rows of every method at every kernel width."""
+    metrics = list(next(iter(table.rows.values())).values)
+    return [
+        ["method", "kernel width", "reward gain", *map(metric_title, metrics)],
+        *(
+            [method, f"{width:g}", _signed(row.gain[i]), *(format_value(name, row.values[name][i]) for name in metrics)]
+            for i, width in enumerate(table.widths)
+            for method, row in table.rows.items()
+        ),
+    ]
+
+
+def verdicts(table: Comparison) -> list[str]:
+    """One sentence per trained actor: whether it is better than the pretrained one, and where it is worse."""
+    lines = []
+    for label, row in table.rows.items():
+        if not row.seeds:
+            continue
+        gain, error = float(np.mean(row.gain)), row.standard_error
+        if error is None or abs(gain) <= 2 * error:
+            verdict = "not measurably other than"
+        else:
+            verdict = "better than" if gain > 0 else "WORSE than"
+        falls = [f"{w:g} ({g:+.4f})" for w, g in zip(table.widths, row.gain, strict=True) if g < 0]
+        lines.append(
+            f"{label} is {verdict} the pretrained actor ({_signed(gain, error)}); "
+            + (f"it falls at kernel width {', '.join(falls)}." if falls else "it falls at no kernel width.")
+        )
+    return lines
+
+
+def print_table(table: Comparison, console: Console) -> None:
+    """Print the means, every width, and a sentence per actor."""
+    console.print(console_table(f"{table.title}: mean of kernel widths {_widths(table)}", mean_cells(table)))
+    console.print(console_table(f"{table.title}: each kernel width", width_cells(table)))
+    for line in verdicts(table):
+        console.print(line, markup=False)
+
+
+def to_markdown(results: Comparisons) -> str:
+    """All tables as Markdown."""
+    about = results.about
+    evaluations = about["settings"]["oracle_evaluations"]
+    lines = [
+        f"# Agents, x{about['scale']}",
+        "",
+        f"`{about['command']}` at commit {about['commit']}, torch {about['torch']} on {about['hardware']} "
+        f"(device {about['device']}, {about['threads']} threads, precision {about['precision']}).",
+        "",
+        "Whole images, every metric without a border of the scale's width, as the environment pays. Reward gain: mean "
+        "score above the pretrained actor's, ± standard error over the images (an image, seen at every kernel width, "
+        "is one sample); sd: standard deviation over the seeds of the training, as behind the metrics.",
+        "",
+        *(
+            [
+                f"{ORACLE.capitalize()}: the best code found for each scene with HR known, from the best of the "
+                f"pretrained actor's, the true and the mean code, in {evaluations} renderings (Adam where the reward "
+                f"has a gradient, else CMA-ES); {RANDOM_SEARCH}: the best of as many Gaussian codes around that start.",
+                "",
+            ]
+            if evaluations
+            else []
+        ),
+        *(f"Left out: {line}" for line in results.skipped),
+    ]
+    for table in results.tables:
+        lines += ["", f"## {table.title}", "", f"Mean of kernel widths {_widths(table)}:", ""]
+        lines += markdown_table(mean_cells(table))
+        lines += ["", *(f"- {line}" for line in verdicts(table))]
+        lines += ["", "Each width:", "", *markdown_table(width_cells(table))]
+    return "\n".join(lines) + "\n"
+
+
+def write_report(folder: Path, results: Comparisons) -> None:
+    """Write ``agents.json`` and ``agents.md``, each in one step."""
+    with atomic_write(folder / "agents.json") as temporary:
+        temporary.write_text(json.dumps(asdict(results), indent=2) + "\n")
+    with atomic_write(folder / "agents.md") as temporary:
+        temporary.write_text(to_markdown(results))
+
+
+def _widths(table: Comparison) -> str:
+    return ", ".join(f"{width:g}" for width in table.widths)
+
+
+def _signed(value: float, error: float | None = None, spread: float | None = None) -> str:
+    return f"{value:+.4f}{_plus_minus(error, '.4f')}" + (f" (sd {spread:.4f})" if spread is not None else "")
+
+
+def _plus_minus(error: float | None, form: str) -> str:
+    return "" if error is None else f" ± {error:{form}}"
+
+
+def _of_seeds(row: Row, metric: str) -> str:
+    return f" (sd {format_value(metric, row.spreads[metric])})" if row.spreads else ""
