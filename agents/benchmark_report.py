@@ -134,10 +134,8 @@ def to_markdown(results: Results) -> str:
         lines += ["", f"## {name} ({measured.images} images)", "", f"Mean of the {len(about['widths'])} widths:", ""]
         lines += markdown_table(mean_cells(results, name))
         for metric, count in measured.left_out.items():
-            lines += [
-                "",
-                f"{metric_title(metric)} is the mean of {measured.images - count} images: {count} are too small.",
-            ]
+            rest = measured.images - count
+            lines += ["", f"{metric_title(metric)} is the mean of {rest} images: {count} are too small for it."]
         cells = width_cells(results, name)
         if len(cells[0]) > 2:
             lines += ["", "Each width:", "", *markdown_table(cells)]
