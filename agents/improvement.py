@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from agents.scenes import Part, Selection, Subset, WholeScenes
+from agents.scenes import Part, Selection, Softened, Subset, WholeScenes
 from sr_env._provenance import command_line, commit, hardware, public_path
 from sr_env._script import Weights
 from sr_env.checkpoint import SHIPPED, Checkpoint, save_checkpoint
@@ -44,6 +44,8 @@ class ImprovementSettings:
         selection_photos: Photos of the folder held out to select actors by. Where there are too few photos (as in the
             bundled source) a quarter of each is held out instead.
         selection_side: Longest side in HR pixels of what is taken of them; None takes them whole.
+        softness: Every photo is there twice, as it is and softened by a Gaussian of a width up to this in HR pixels; of
+            those held out every second is softened. Photographs differ in their own sharpness. 0 softens none.
         selection_widths: Kernel widths of the selection scenes; an actor that loses at one of them is not taken.
         guards: How much worse other metrics may become on the selection scenes, such as ``--guards psnr=0.1``, in their
             own units, as the mean over widths.
@@ -63,6 +65,7 @@ class ImprovementSettings:
     select_every: int = 640
     selection_photos: int = 16
     selection_side: int | None = 288
+    softness: float = 1.5
     selection_widths: tuple[float, ...] = (0.2, 1.3, 2.6, 3.6)
     guards: Weights = field(default_factory=dict)
     device: str = "auto"
@@ -112,6 +115,9 @@ class Improvement:
         self.settings = settings
         source = open_photos(settings.photos, split="train", min_size=settings.patch_size, memory_budget=_PHOTO_MEMORY)
         self.photos, held_out = self._split(source)
+        if settings.softness != 0:
+            self.photos = Softened(self.photos, settings.softness, both=True)
+            held_out = Softened(held_out, settings.softness, both=False)
         self.simulator = Simulator(
             SimulatorSettings(photos=held_out, info_metrics=tuple(settings.guards), **settings.environment())
         )

@@ -18,7 +18,7 @@ from agents.hinge_ddpg import REWARD_CLIP, HingeDDPG, SceneBuffer, squash
 from agents.losses import CRITIC_LOSSES, critic_loss
 from agents.policy import KernelCritic
 from agents.report import verdict
-from agents.scenes import FixedScenes, Part, Scores, Selection
+from agents.scenes import FixedScenes, Part, Scores, Selection, Softened
 from agents.train_ddpg import Settings, main
 from sr_env.checkpoint import load_predictor, save_checkpoint
 from sr_env.degradation import load_basis
@@ -393,7 +393,7 @@ def test_learns_from_gym_make(weights: tuple[str, str], tmp_path: Path) -> None:
 
 def test_refuses_the_iterative_environment(weights: tuple[str, str]) -> None:
     env = BlindSRVecEnv(BlindSRIterativeVectorEnv(2, **settings(weights)))
-    with pytest.raises(ValueError, match="BlindSRIterative-v0 is not supported yet"):
+    with pytest.raises(ValueError, match=r"for BlindSRIterative-v0 IterativeHinge"):
         HingeDDPG(env=env)
 
 
@@ -610,3 +610,20 @@ def test_script_has_nothing_to_resume(weights: tuple[str, str], tmp_path: Path) 
 
 def test_every_loss_has_a_name() -> None:
     assert tuple(CRITIC_LOSSES) == ("printed", "hinge_l2", "hinge_l1", "hinge_margin", "mse")
+
+
+def test_softened_photos_are_the_photos_and_softer_ones() -> None:
+    source = ArrayPhotos(photos(4))
+    twice, alternating = Softened(source, 2.0, both=True), Softened(source, 2.0, both=False)
+    assert (len(twice), len(alternating)) == (8, 4)
+    assert twice.shapes == tuple(photo.shape[:2] for photo in twice)
+    for index in range(4):
+        np.testing.assert_array_equal(twice[2 * index], source[index])
+        told = twice.names[2 * index + 1]
+        assert (twice[2 * index + 1].std() < source[index].std()) == (float(told.rpartition(" ")[2]) >= 0.1)
+    assert twice[1].std() < 0.5 * source[0].std()  # the first photo's width is 1.27
+    for index in (0, 2):
+        np.testing.assert_array_equal(alternating[index], source[index])
+    np.testing.assert_array_equal(alternating[1], twice[3])  # the same width in training and selection
+    with pytest.raises(ValueError, match="softness -1"):
+        Softened(source, -1, both=True)
