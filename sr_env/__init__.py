@@ -20,6 +20,7 @@ _HOMES = {
     "BlindSRIterativeVectorEnv": "vector_env",
     "BlindSRVecEnv": "sb3",
     "Simulator": "simulator",
+    "Upscaler": "upscaler",
     "SimulatorSettings": "simulator",
     "available_checkpoints": "checkpoint",
     "load_predictor": "checkpoint",

@@ -1,0 +1,457 @@
+"""Enlarge blurry photographs: ``SR = G(LR, mu(LR))`` for files, folders and patterns.
+
+    blindsr upscale holiday/ portrait.jpg 'scans/*.tif' -o enlarged
+
+Every file keeps its format, depth, colour profile and EXIF. The predictor sees the whole picture, or nine squares of
+it where it is large (:class:`sr_env.upscaler.Upscaler`). A file that cannot be read is named at the end, and the others
+are done.
+"""
+
+from __future__ import annotations
+
+import glob
+import json as jsonlib
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from agents.pictures import FORMATS, Picture, check_size, encoding_memory, read_picture, suited, write_picture
+from sr_env._files import atomic_write, check_writable
+from sr_env._provenance import command_line
+from sr_env._script import run_script
+from sr_env.devices import Precision
+from sr_env.images import to_images
+from sr_env.metrics import Metric, create_metric
+from sr_env.photos import EXTENSIONS, list_files, read_shape, to_8_bit
+from sr_env.upscaler import Upscaler
+
+#: Bytes the process takes without any picture: Python, torch and two networks (measured: 330 MB), and some to spare.
+_PROCESS = 450_000_000
+#: NIQE is measured on the middle of a picture, of at most so many LR pixels a side.
+_NIQE_SIDE = 384
+
+
+@dataclass
+class Settings:
+    """Enlarge photographs.
+
+    Attributes:
+        inputs: Pictures, folders (searched with their subfolders) and patterns such as 'scans/**/*.tif'.
+        out: Folder for the results, which keep their names and subfolders; or, for a single picture, a file name.
+        scale: Magnification; None takes the model's, or 4.
+        model: Renderer: a name such as amnet_x4 or a file, .safetensors or .onnx; None takes amgan_x4 at x4, else
+            amnet_l_xN.
+        predictor: Kernel predictor: a name or a file; None takes the one that ships for the scale.
+        kernel_width: Blur given instead of predicted: width of a Gaussian in HR pixels.
+        kernel_file: Blur given instead of predicted: .npy file with a kernel [21, 21] at HR resolution.
+        spatially_varying: Predict the blur of each region of 128x128 pixels instead of one for the picture.
+        format: Format of the results; keep takes the input's (PNG for BMP).
+        quality: Of JPEG and WebP, 1 to 100; WebP at 100 is lossless.
+        max_memory: GB that may be taken at most; tiles are sized by it. On a GPU: for its tiles.
+        device: Where to compute: auto, cpu, cuda, cuda:N or mps.
+        precision: auto takes bf16 where the device computes in it.
+        resume: Skip pictures whose result is there.
+        force: Overwrite results that are there.
+        json: File for a report: per picture the kernel code and equivalent width, seconds, NIQE before and after.
+    """
+
+    inputs: tyro.conf.Positional[tuple[str, ...]]
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    scale: Literal[2, 3, 4] | None = None
+    model: str | None = None
+    predictor: str | None = None
+    kernel_width: float | None = None
+    kernel_file: Path | None = None
+    spatially_varying: bool = False
+    format: Literal["keep", "png", "jpg", "webp", "tif"] = "keep"
+    quality: int = 95
+    max_memory: float = 2.0
+    device: str = "auto"
+    precision: Precision = "auto"
+    resume: bool = False
+    force: bool = False
+    json: Path | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A picture and where its enlargement goes."""
+
+    source: Path
+    target: Path
+
+
+@dataclass
+class Record:
+    """What became of a picture, as the report has it.
+
+    Attributes:
+        input: The picture.
+        output: Its enlargement.
+        status: ``"done"``, ``"skipped"`` (it was there) or ``"failed"``.
+        reason: Why it failed.
+        size: Width and height of the result.
+        seconds: From reading to the written file.
+        kernel_code: The renderer's code: mean over the regions where they have their own.
+        kernel_width: Width in HR pixels of the Gaussian nearest to the code; mean over the regions likewise.
+        kernel_widths: Per region, where they have their own.
+        tiles: Number of tiles.
+        niqe_before: NIQE of the middle of the picture (at most 384 pixels a side); None where under 96 pixels a side.
+        niqe_after: NIQE of the same part of the result.
+        notes: What of the picture could not be kept.
+    """
+
+    input: str
+    output: str
+    status: Literal["done", "skipped", "failed"] = "done"
+    reason: str | None = None
+    size: tuple[int, int] | None = None
+    seconds: float | None = None
+    kernel_code: list[float] | None = None
+    kernel_width: float | None = None
+    kernel_widths: list[float] | None = None
+    tiles: int | None = None
+    niqe_before: float | None = None
+    niqe_after: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+# ----------------------------------------------------------------------------------------------- what is to be done
+
+
+def plan_jobs(inputs: Sequence[str], out: Path, format: str = "keep") -> list[Job]:
+    """Turn inputs into pictures and the files to write.
+
+    A picture named twice is done once. Pictures under ``out`` are no inputs, so that a result inside a searched folder
+    is not enlarged again.
+
+    Args:
+        inputs: Files, folders and patterns.
+        out: Folder, or the file to write where there is one picture and ``out`` ends like a picture.
+        format: ``"keep"`` or a file name ending without its dot.
+
+    Raises:
+        FileNotFoundError: An input is not there or a pattern or folder has no picture.
+        ValueError: Two pictures would write one file, or one would overwrite itself, or ``out`` is unsuitable.
+    """
+    if not inputs:
+        raise ValueError("no pictures given: name files, folders or patterns such as 'scans/*.jpg'")
+    found: dict[tuple[Path, Path], None] = {}
+    outside = out.resolve()
+    for given in inputs:
+        for source, name in _find(given):
+            root = Path(*source.parts[: len(source.parts) - len(name.parts)]).resolve()
+            if root in outside.parents and outside in source.resolve().parents:
+                continue
+            found[source, name] = None
+    if not found:
+        raise FileNotFoundError(f"all pictures of {', '.join(inputs)} lie in --out {str(out)!r}: give another folder")
+    single = out.suffix.lower() in FORMATS and not out.is_dir()
+    if single and len({source.resolve() for source, _ in found}) > 1:
+        raise ValueError(f"--out {str(out)!r} is one file and there are {len(found)} pictures: give a folder")
+    if not single and out.exists() and not out.is_dir():
+        raise ValueError(f"--out {str(out)!r} is a file: give a folder, or a name that ends in {', '.join(FORMATS)}")
+    if single and format != "keep" and FORMATS[out.suffix.lower()] != FORMATS[f".{format}"]:
+        raise ValueError(f"--out {str(out)!r} and --format {format} disagree: leave one out")
+    jobs: dict[str, Job] = {}
+    for source, name in found:
+        target = out if single else out / _renamed(name, format)
+        if target.exists() and target.samefile(source):
+            raise ValueError(f"{str(source)!r} would overwrite itself: give another --out")
+        key = os.path.normcase(os.path.abspath(target))
+        other = jobs.setdefault(key, Job(source, target))
+        if not other.source.samefile(source):
+            raise ValueError(
+                f"{str(other.source)!r} and {str(source)!r} would both write {str(target)!r}: "
+                "rename one, or give them in two runs with two --out folders"
+            )
+    return list(jobs.values())
+
+
+def _find(given: str) -> Iterator[tuple[Path, Path]]:
+    """Pictures of an input, and the name of each below the output folder."""
+    path = Path(given)
+    if path.is_dir():
+        names, unreadable = list_files(path)
+        if unreadable:
+            raise ValueError(f"cannot list {unreadable[0]}: make it readable or leave it out")
+        if not names:
+            raise FileNotFoundError(f"no picture in {given!r} or below; looked for are {', '.join(EXTENSIONS)}")
+        for name in names:
+            yield path / name, Path(name)
+    elif path.exists():
+        yield path, Path(path.name)
+    elif glob.has_magic(given):
+        plain = [part for part in path.parts if not glob.has_magic(part)]
+        count = next(i for i, part in enumerate(path.parts) if glob.has_magic(part))
+        root = Path(*plain[:count]) if count else Path()
+        matches = sorted(m for m in glob.glob(given, recursive=True) if m.lower().endswith(EXTENSIONS))
+        matches = [match for match in matches if Path(match).is_file()]
+        if not matches:
+            raise FileNotFoundError(f"no picture matches {given!r}; looked for are {', '.join(EXTENSIONS)}")
+        for match in matches:
+            yield Path(match), Path(match).relative_to(root)
+    else:
+        raise FileNotFoundError(f"no file or folder {given!r}: give pictures, folders or patterns")
+
+
+def _renamed(name: Path, format: str) -> Path:
+    if format != "keep":
+        return name.with_suffix(f".{format}")
+    return name if name.suffix.lower() in FORMATS else name.with_suffix(".png")
+
+
+def check_outputs(jobs: Sequence[Job], scale: int, *, resume: bool, force: bool) -> set[Path]:
+    """Sources whose result is there already, which ``resume`` skips.
+
+    Files are written in one step, so that one that is there is whole; its size tells another magnification.
+
+    Raises:
+        ValueError: Results are there and neither ``resume`` nor ``force`` was given, or one has another size than
+            this run would give it, or both were given.
+    """
+    if resume and force:
+        raise ValueError("--resume keeps results and --force overwrites them: give one")
+    present = [job for job in jobs if job.target.exists()]
+    if force or not present:
+        return set()
+    if not resume:
+        raise ValueError(
+            f"{len(present)} of {len(jobs)} results are there already, such as {str(present[0].target)!r}: "
+            "--resume skips them, --force overwrites them"
+        )
+    for job in present:
+        try:
+            (height, width), shape = read_shape(job.source), read_shape(job.target)
+        except ValueError:  # over the limit of what is read, or an input that is damaged by now
+            continue
+        if shape != (scale * height, scale * width):
+            raise ValueError(
+                f"{str(job.target)!r} is {shape[1]}x{shape[0]}, not {scale} times {str(job.source)!r}, which is "
+                f"{width}x{height}: overwrite with --force or give another --out"
+            )
+    return {job.source for job in present}
+
+
+def remove_leftovers(targets: Sequence[Path]) -> None:
+    """Delete what a killed run left of these files: ``atomic_write``'s temporary files beside them."""
+    names = {(target.parent, target.name) for target in targets}
+    for folder in sorted({target.parent for target in targets}):
+        for path in folder.glob(".*") if folder.is_dir() else ():
+            match = re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}(\.[^.]+)", path.name)
+            if match and (folder, match[1] + match[2]) in names:
+                path.unlink(missing_ok=True)
+
+
+# ------------------------------------------------------------------------------------------------------- one picture
+
+
+class Worker:
+    """Enlarges one file after the other.
+
+    Args:
+        upscaler: The models.
+        max_memory: Bytes that the process may take, or on a GPU its tiles.
+        quality: Of JPEG and WebP.
+        niqe: Whether NIQE is measured.
+    """
+
+    def __init__(self, upscaler: Upscaler, max_memory: float, quality: int = 95, niqe: bool = False) -> None:
+        self.upscaler, self.max_memory, self.quality = upscaler, max_memory, quality
+        self.niqe: Metric | None = create_metric("niqe") if niqe else None
+
+    def run(self, job: Job, progress: Any = None) -> Record:
+        """Enlarge a file.
+
+        Args:
+            job: The file.
+            progress: Called after every batch of tiles with the number done and the number of all.
+
+        Raises:
+            ValueError: The picture cannot be read, or is too large for the memory or the format.
+            OSError: The result cannot be written.
+        """
+        begun = time.perf_counter()
+        suffix, scale = job.target.suffix.lower(), self.upscaler.scale
+        picture = suited(read_picture(job.source), suffix)
+        height, width = (scale * side for side in picture.pixels.shape[:2])
+        check_size(suffix, height, width, picture.pixels[0, 0].nbytes)
+        result = self.upscaler.enlarge(
+            picture.pixels, progress=progress, max_memory=self._tile_memory(suffix, picture.pixels)
+        )
+        with atomic_write(job.target) as temporary:
+            write_picture(temporary, replace(picture, pixels=result.pixels), quality=self.quality)
+        record = Record(str(job.source), str(job.target), size=(width, height), notes=picture.notes)
+        record.seconds = round(time.perf_counter() - begun, 3)
+        record.tiles = result.tiles
+        record.kernel_code = [round(float(x), 4) for x in result.codes.mean(0)]
+        record.kernel_width = round(float(result.widths.mean()), 3)
+        if self.upscaler.spatially_varying:
+            record.kernel_widths = [round(float(x), 3) for x in result.widths]
+        if self.niqe is not None:
+            record.niqe_before, record.niqe_after = self._niqe(picture, result.pixels)
+        return record
+
+    def _tile_memory(self, suffix: str, pixels: NDArray[Any]) -> float:
+        """Bytes left for tiles once the process and both pictures have theirs."""
+        result = pixels.nbytes * self.upscaler.scale**2
+        count = pixels.shape[0] * pixels.shape[1]
+        channels = pixels[0, 0].size
+        encoding = encoding_memory(suffix, count * self.upscaler.scale**2, channels, pixels.itemsize)
+        fixed = _PROCESS + pixels.nbytes + result
+        if fixed + encoding > self.max_memory:
+            raise ValueError(
+                f"enlarging {pixels.shape[1]}x{pixels.shape[0]} by {self.upscaler.scale} takes "
+                f"{(fixed + encoding) / 1e9:.1f} GB, over the limit of {self.max_memory / 1e9:.1f} GB: "
+                "raise --max-memory"
+            )
+        return self.max_memory - fixed if self.upscaler.device.type == "cpu" else self.max_memory
+
+    @torch.inference_mode()
+    def _niqe(self, picture: Picture, result: NDArray[Any]) -> tuple[float | None, float | None]:
+        """NIQE of the middle of the picture, and of the same part of the result."""
+        assert self.niqe is not None
+        height, width = picture.pixels.shape[:2]
+        if min(height, width) < self.niqe.min_size:
+            return None, None
+        tall, wide = min(height, _NIQE_SIDE), min(width, _NIQE_SIDE)
+        top, left, s = (height - tall) // 2, (width - wide) // 2, self.upscaler.scale
+        values = []
+        for pixels, factor in ((picture.pixels, 1), (result, s)):
+            part = pixels[factor * top : factor * (top + tall), factor * left : factor * (left + wide)]
+            part = to_8_bit(part) if part.dtype == np.uint16 else part
+            part = part[:, :, None] if part.ndim == 2 else part
+            rgb = np.repeat(part[:, :, :1], 3, axis=2) if part.shape[2] < 3 else part[:, :, :3]
+            values.append(round(float(self.niqe(to_images(np.ascontiguousarray(rgb)[None]))), 3))
+        return values[0], values[1]
+
+
+# -------------------------------------------------------------------------------------------------------- all of them
+
+
+def create_upscaler(settings: Settings) -> Upscaler:
+    """The models and the kernel that the settings name.
+
+    Raises:
+        FileNotFoundError: No such model or kernel file.
+        ValueError: A setting is wrong or does not fit the others.
+    """
+    kernel = None
+    if settings.kernel_file is not None:
+        try:
+            kernel = np.load(settings.kernel_file, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise ValueError(
+                f"{str(settings.kernel_file)!r} is no .npy file ({error}): write it with np.save"
+            ) from error
+    return Upscaler(
+        settings.model,
+        scale=settings.scale,
+        predictor=settings.predictor,
+        device=settings.device,
+        precision=settings.precision,
+        spatially_varying=settings.spatially_varying,
+        kernel_width=settings.kernel_width,
+        kernel=kernel,
+    )
+
+
+def upscale(settings: Settings, console: Console) -> list[Record]:
+    """Enlarge everything; failures are recorded, and the rest goes on.
+
+    Raises:
+        FileNotFoundError: An input or a model is not there. As all of these: before any work.
+        ValueError: A setting is wrong, two inputs would write one file, or results are there.
+        OSError: A folder cannot be written.
+    """
+    if not 1 <= settings.quality <= 100:
+        raise ValueError(f"--quality {settings.quality}: give 1 to 100")
+    if not settings.max_memory > 0:
+        raise ValueError(f"--max-memory {settings.max_memory}: give a positive number of GB")
+    jobs = plan_jobs(settings.inputs, settings.out, settings.format)
+    upscaler = create_upscaler(settings)
+    finished = check_outputs(jobs, upscaler.scale, resume=settings.resume, force=settings.force)
+    for folder in sorted({job.target.parent for job in jobs} | ({settings.json.parent} if settings.json else set())):
+        check_writable(folder)
+    if settings.resume or settings.force:
+        remove_leftovers([job.target for job in jobs])
+    worker = Worker(upscaler, settings.max_memory * 1e9, settings.quality, niqe=settings.json is not None)
+    records: list[Record] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    bars = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
+    try:
+        with bars if console.is_terminal else nullcontext():
+            whole, one = bars.add_task("pictures", total=len(jobs)), bars.add_task("tiles", total=None)
+            for job in jobs:
+                bars.update(one, description=job.source.name, completed=0, total=None)
+                if job.source in finished:
+                    records.append(Record(str(job.source), str(job.target), "skipped"))
+                else:
+                    records.append(
+                        _attempt(worker, job, lambda done, total: bars.update(one, completed=done, total=total))
+                    )
+                    console.print(_line(records[-1]), markup=False, highlight=False, soft_wrap=True)
+                bars.advance(whole)
+    finally:  # an interrupted run reports what it did
+        if settings.json is not None:
+            _write_report(settings.json, upscaler, records)
+    return records
+
+
+def _attempt(worker: Worker, job: Job, progress: Any) -> Record:
+    try:
+        return worker.run(job, progress)
+    except (ValueError, OSError, MemoryError, torch.OutOfMemoryError) as error:
+        return Record(str(job.source), str(job.target), "failed", str(error) or type(error).__name__)
+
+
+def _line(record: Record) -> str:
+    if record.status == "failed" or record.size is None:
+        return f"failed: {record.input}: {record.reason}"
+    widths = record.kernel_widths or [record.kernel_width or 0.0]
+    blur = f"{widths[0]:.2f}" if len(set(widths)) == 1 else f"{min(widths):.2f} to {max(widths):.2f}"
+    notes = "".join(f"; {note}" for note in record.notes)
+    return f"{record.output}: {record.size[0]}x{record.size[1]}, kernel width {blur}, {record.seconds:.1f} s{notes}"
+
+
+def _write_report(path: Path, upscaler: Upscaler, records: Sequence[Record]) -> None:
+    report = {
+        "command": command_line(),
+        "model": upscaler.model,
+        "scale": upscaler.scale,
+        "device": str(upscaler.device),
+        "precision": "bf16" if upscaler.bf16 else "fp32",
+        "files": [asdict(record) for record in records],
+    }
+    with atomic_write(path) as temporary:
+        temporary.write_text(jsonlib.dumps(report, indent=2) + "\n")
+
+
+def main(settings: Settings) -> None:
+    """Enlarge, say what became of every picture, and exit with status 1 where one failed."""
+    console = Console(stderr=True)
+    records = upscale(settings, console)
+    count = {status: sum(record.status == status for record in records) for status in ("done", "skipped", "failed")}
+    console.print(", ".join(f"{number} {status}" for status, number in count.items() if number), highlight=False)
+    failed = [record for record in records if record.status == "failed"]
+    if failed:
+        for record in failed if len(records) > 1 else ():
+            console.print(_line(record), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    run_script(Settings, main)

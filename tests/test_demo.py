@@ -1,0 +1,426 @@
+"""The page: what it renders is what the upscaler renders, mistakes are one message, and nothing else is read or asked.
+
+The tests in a browser need Gradio, Selenium and Chromium and skip where one is absent:
+``apt-get install chromium chromium-driver`` and ``pip install selenium 'blindsr-gym[demo]'``.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from agents import studio as module
+from agents.demo import Settings, serving
+from agents.studio import DETAIL, Studio, View, write_examples
+from sr_env import Upscaler
+from sr_env.degradation import bicubic_resize, isotropic_kernels
+from sr_env.images import to_images
+from sr_env.metrics import create_metric
+
+
+@pytest.fixture(scope="module")
+def studio(tiny_renderer: Path) -> Studio:
+    return Studio(str(tiny_renderer), device="cpu", precision="fp32", max_pixels=100_000)
+
+
+@pytest.fixture
+def photo(random_photos: list[np.ndarray], tmp_path: Path) -> Path:
+    Image.fromarray(random_photos[0][:40, :52]).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+@pytest.fixture
+def opened(studio: Studio, photo: Path) -> View:
+    return studio.open(photo, None, studio.model)
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.array(Image.open(path))
+
+
+# ----------------------------------------------------------------------------------------------------------- the studio
+
+
+def test_predicted_kernel_gives_the_upscalers_picture(studio: Studio, opened: View, photo: Path) -> None:
+    own = Upscaler(studio.model, device="cpu", precision="fp32").enlarge(pixels(photo))
+    shown = studio.show(opened)
+    np.testing.assert_array_equal(shown.after, own.pixels)
+    assert shown.width == pytest.approx(own.widths[0])
+    bicubic = bicubic_resize(to_images(pixels(photo)[None]), (160, 208)).clamp(0, 1)[0].permute(1, 2, 0).numpy()
+    assert np.abs(shown.before / 255 - bicubic).max() <= 0.5 / 255 + 1e-6
+    assert shown.bars is None
+    assert shown.values == {}
+
+
+def test_moving_the_kernel(studio: Studio, opened: View) -> None:
+    basis = studio.upscaler(studio.model).basis
+    moved = studio.with_width(opened, 2.5)
+    np.testing.assert_allclose(moved.code, basis.encode(isotropic_kernels(torch.tensor([2.5])))[0], atol=1e-6)
+    moved = replace(moved, shifts=(0.5, 0.0, -1.0))
+    np.testing.assert_allclose(moved.code - moved.base, [0.5, 0, -1, *[0] * 7], atol=1e-6)
+    assert studio.show(studio.with_width(opened, 2.5)).width == pytest.approx(2.5, abs=0.02)
+    first, second = studio.show(opened), studio.show(moved)
+    np.testing.assert_array_equal(first.before, second.before)
+    assert np.abs(first.after.astype(int) - second.after).max() > 5
+    assert (first.kernel != second.kernel).any()
+    with pytest.raises(ValueError, match=r"kernel width 9: give 0\.2 to 4\.0"):
+        studio.with_width(opened, 9)
+
+
+@pytest.mark.parametrize("centre", [(0, 0), (100, 110), (255, 170)])
+def test_detail_is_part_of_the_whole(
+    studio: Studio, random_photos: list[np.ndarray], tmp_path: Path, centre: tuple[int, int]
+) -> None:
+    Image.fromarray(random_photos[2]).save(tmp_path / "large.png")  # 256 x 180
+    view = replace(studio.open(tmp_path / "large.png", None, studio.model), centre=centre)
+    rows, columns = view.detail
+    assert (rows.stop - rows.start, columns.stop - columns.start) == (DETAIL, DETAIL)
+    whole = studio.upscaler(studio.model).enlarge(view.lr, code=view.code).pixels
+    shown = studio.show(view).after
+    expected = whole[4 * rows.start : 4 * rows.stop, 4 * columns.start : 4 * columns.stop]
+    assert np.abs(shown.astype(int) - expected).max() <= 1
+    assert "A part is shown" in studio.show(view).text
+
+
+def test_metrics_against_the_truth(studio: Studio, photo: Path, tmp_path: Path) -> None:
+    truth = np.random.default_rng(0).integers(0, 256, (160, 208, 3), dtype=np.uint8)
+    Image.fromarray(truth).save(tmp_path / "truth.png")
+    shown = studio.show(studio.open(photo, tmp_path / "truth.png", studio.model))
+    assert set(shown.values) == set(module.METRICS)
+    for name, (before, after) in shown.values.items():
+        metric = create_metric(name, border=4)
+        for picture, value in ((shown.before, before), (shown.after, after)):
+            assert float(metric(to_images(picture[None]), to_images(truth[None]))) == pytest.approx(value, rel=1e-4)
+    assert shown.bars is not None
+
+
+def test_tiny_pictures_leave_out_what_needs_more_pixels(studio: Studio, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 9)).save(tmp_path / "lr.png")
+    Image.new("RGB", (32, 36)).save(tmp_path / "hr.png")
+    shown = studio.show(studio.open(tmp_path / "lr.png", tmp_path / "hr.png", studio.model))
+    assert shown.after.shape == (36, 32, 3)
+    assert "psnr" in shown.values
+    assert shown.bars is not None
+
+
+@pytest.mark.parametrize(
+    ("size", "truth", "message"),
+    [
+        (None, None, r"^cannot read the image 'a\.png': not a picture"),
+        ((1, 1), None, r"^'a\.png' has 1x1 pixels: give 8 or more"),
+        ((400, 300), None, r"^'a\.png' has 400x300 pixels, over the limit of 0\.1 megapixels"),
+        ((20, 30), (80, 119), r"^the ground truth has 80x119 pixels, the result 80x120"),
+    ],
+)
+def test_what_cannot_be_opened(
+    studio: Studio, tmp_path: Path, size: tuple[int, int] | None, truth: tuple[int, int] | None, message: str
+) -> None:
+    if size is None:
+        (tmp_path / "a.png").write_text("not a picture")
+    else:
+        Image.new("RGB", size).save(tmp_path / "a.png")
+    if truth is not None:
+        Image.new("RGB", truth).save(tmp_path / "b.png")
+    with pytest.raises(ValueError, match=message) as caught:
+        studio.open(tmp_path / "a.png", None if truth is None else tmp_path / "b.png", studio.model)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_only_offered_models(studio: Studio, photo: Path, tmp_path: Path) -> None:
+    shutil.copy(studio.model, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="unknown model"):
+        studio.open(photo, None, str(tmp_path / "other.safetensors"))
+    assert {"amgan_x4", "amnet_l_x2"} < set(studio.models)
+
+
+def test_whole_picture_keeps_alpha_and_depth(studio: Studio, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (20, 24, 4), dtype=np.uint8), "RGBA").save(tmp_path / "rgba.png")
+    Image.fromarray(rng.integers(0, 65536, (20, 24), dtype=np.uint16)).save(tmp_path / "deep.png")
+    for name, mode in (("rgba", "RGBA"), ("deep", "I;16")):
+        view = studio.with_width(studio.open(tmp_path / f"{name}.png", None, studio.model), 1.5)
+        studio.write_whole(view, tmp_path / "out" / f"{name}.png")
+        result = Image.open(tmp_path / "out" / f"{name}.png")
+        assert (result.size, result.mode) == ((96, 80), mode)
+    own = Upscaler(studio.model, device="cpu", precision="fp32", kernel_width=1.5)(pixels(tmp_path / "rgba.png"))
+    np.testing.assert_array_equal(pixels(tmp_path / "out" / "rgba.png"), own)
+
+
+def test_examples(tmp_path: Path) -> None:
+    for lr, hr in write_examples(tmp_path, 4):
+        small, large = pixels(lr), pixels(hr)
+        assert large.shape == (4 * small.shape[0], 4 * small.shape[1], 3)
+        assert small.shape[0] * small.shape[1] < 160 * 110  # all of it is shown at once
+        assert np.abs(large[::4, ::4].astype(float) - small).mean() < 25
+
+
+def test_wrong_settings(tiny_renderer: Path) -> None:
+    with pytest.raises(ValueError, match="leave no photograph"):
+        Studio(str(tiny_renderer), max_pixels=9)
+    with pytest.raises(ValueError, match="--max-upload 0"), serving(Settings(max_upload=0)):
+        pass
+
+
+# ----------------------------------------------------------------------------------------------------------- the server
+
+
+@pytest.fixture(scope="module")
+def address(tiny_renderer: Path) -> Iterator[str]:
+    pytest.importorskip("gradio", reason="the extra demo is not installed")
+    with serving(Settings(model=str(tiny_renderer), device="cpu", max_pixels=100_000, max_upload=1)) as url:
+        yield url
+
+
+def ask(address: str, method: str, path: str, body: bytes = b"", kind: str = "") -> tuple[int, bytes, Any]:
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=20)
+    connection.request(method, path, body, {"Content-Type": kind} if kind else {})
+    response = connection.getresponse()
+    return response.status, response.read(), response.headers
+
+
+def upload(address: str, name: str, content: bytes) -> tuple[int, bytes]:
+    head = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
+    body = head.encode() + content + b"\r\n--x--\r\n"
+    return ask(address, "POST", "/gradio_api/upload", body, "multipart/form-data; boundary=x")[:2]
+
+
+def submit(address: str, session: str, target: str, data: list[Any]) -> dict[str, Any]:
+    """Run the event of the part with an element id, as the browser would, and wait for its end."""
+    config = json.loads(ask(address, "GET", "/config")[1])
+    part = next(c["id"] for c in config["components"] if c["props"].get("elem_id") == target)
+    number = next(d["id"] for d in config["dependencies"] if [part, "click"] in [list(t) for t in d["targets"]])
+    body = {"data": data, "fn_index": number, "session_hash": session, "trigger_id": part}
+    status, answer, _ = ask(address, "POST", "/gradio_api/queue/join", json.dumps(body).encode(), "application/json")
+    assert status == 200, answer
+    stream = ask(address, "GET", f"/gradio_api/queue/data?session_hash={session}")[1].decode()
+    events = [json.loads(line[6:]) for line in stream.splitlines() if line.startswith("data: ")]
+    return {"events": events, "end": next(e for e in events if e["msg"] == "process_completed")}
+
+
+def test_no_file_outside_is_served(address: str, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("do not read")
+    for path in (secret, Path(__file__), Path("/etc/passwd"), Path("README.md")):
+        status, body, _ = ask(address, "GET", f"/gradio_api/file={quote(str(path))}")
+        assert status in (400, 403, 404), path
+        assert b"do not read" not in body
+    status, body = upload(address, "photo.png", b"content")
+    assert status == 200
+    uploaded = json.loads(body)[0]
+    assert ask(address, "GET", f"/gradio_api/file={quote(uploaded)}")[1] == b"content"
+    up = "/../" * 8
+    assert ask(address, "GET", f"/gradio_api/file={quote(uploaded + up)}etc/passwd")[0] in (400, 403, 404)
+
+
+def test_no_file_outside_is_opened(address: str, tiny_renderer: Path, photo: Path) -> None:
+    data = {"path": str(photo), "meta": {"_type": "gradio.FileData"}}
+    told = submit(address, "outside", "run", [data, None, str(tiny_renderer)])
+    assert not told["end"]["success"]
+    assert "url" not in json.dumps(told["end"]["output"].get("data", ""))  # no picture came back
+
+
+def test_uploads_run_and_wait_for_each_other(address: str, tiny_renderer: Path, photo: Path) -> None:
+    path = json.loads(upload(address, "photo.png", photo.read_bytes())[1])[0]
+    data = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(submit, address, f"user{i}", "run", [data, None, str(tiny_renderer)]) for i in range(3)]
+        ends = [future.result()["end"] for future in waiting]
+    for end in ends:
+        assert end["success"]
+        assert "Predicted kernel" in json.dumps(end["output"]["data"])
+
+
+def test_too_large_an_upload_is_refused(address: str) -> None:
+    status, body = upload(address, "large.png", bytes(1_200_000))
+    assert status == 413
+    assert b"exceeded" in body
+
+
+def test_the_page_allows_nothing_from_outside(address: str) -> None:
+    headers = ask(address, "GET", "/")[2]
+    policy = headers["content-security-policy"]
+    assert policy.startswith("default-src 'self'; ")
+    assert "http" not in policy
+    assert urlsplit(address).hostname == "127.0.0.1"
+
+
+def test_the_folder_goes_with_the_server(tiny_renderer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gradio", reason="the extra demo is not installed")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "before")
+    with serving(Settings(model=str(tiny_renderer), device="cpu")) as url:
+        folder = Path(os.environ["GRADIO_TEMP_DIR"])
+        path = Path(json.loads(upload(url, "photo.png", b"content")[1])[0])
+        assert path.is_relative_to(folder)
+        assert path.exists()
+        port = urlsplit(url).port
+    assert not folder.exists()
+    assert os.environ["GRADIO_TEMP_DIR"] == "before"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert taken.getsockname()[1] != port
+        settings = Settings(model=str(tiny_renderer), device="cpu", port=taken.getsockname()[1])
+        with pytest.raises(OSError, match="port"), serving(settings):
+            pass
+
+
+# ---------------------------------------------------------------------------------------------------------- the browser
+
+
+@pytest.fixture(scope="module")
+def browser(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="no Selenium: pip install selenium")
+    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    driver = shutil.which("chromedriver")
+    if binary is None or driver is None:
+        pytest.skip("no Chromium with its driver: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for argument in (
+        *("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-dev-shm-usage"),
+        *("disable-background-networking", "disable-component-update", "disable-sync", "window-size=1300,1700"),
+        f"user-data-dir={tmp_path_factory.mktemp('profile')}",
+    ):
+        options.add_argument(f"--{argument}")
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    try:
+        yield opened
+    finally:
+        opened.quit()
+
+
+def until(condition: Callable[[], Any], seconds: float = 120) -> Any:
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "the page did not get there"
+        time.sleep(0.1)
+    return value
+
+
+class Page:
+    """The page in the browser."""
+
+    def __init__(self, browser: Any, address: str) -> None:
+        self.browser = browser
+        browser.get(address)
+        until(lambda: self.find("#text") and "Predicted kernel" in self.text)
+
+    def find(self, selector: str) -> list[Any]:
+        found: list[Any] = self.browser.find_elements("css selector", selector)
+        return found
+
+    @property
+    def text(self) -> str:
+        return str(self.browser.execute_script("return document.querySelector('#text').innerText"))
+
+    @property
+    def pictures(self) -> list[str]:
+        script = "return [...document.querySelectorAll('#compare img')].map(image => image.src)"
+        return list(self.browser.execute_script(script))
+
+    @property
+    def messages(self) -> list[str]:
+        script = "return [...document.querySelectorAll('[data-testid=toast-body]')].map(body => body.innerText)"
+        return list(self.browser.execute_script(script))
+
+    def put(self, where: str, path: Path) -> None:
+        """Take away what is there and upload a file."""
+        for button in self.find(f"{where} button[aria-label='Remove Image']"):
+            self.browser.execute_script("arguments[0].click()", button)
+        until(lambda: self.find(f"{where} input[type=file]"))[0].send_keys(str(path))
+        until(lambda: self.find(f"{where} button[aria-label='Remove Image']"))
+
+    def press(self, where: str) -> None:
+        button = self.find(where)[0]
+        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
+        button.click()
+
+
+@pytest.fixture(scope="module")
+def page(browser: Any, address: str) -> Page:
+    return Page(browser, address)  # once: loading is the slow part
+
+
+def test_first_load_shows_an_example_and_asks_nobody_else(page: Page, address: str) -> None:
+    assert len(until(lambda: page.pictures)) == 2
+    assert page.find("#kernel img")
+    assert page.find("#bars img")  # its ground truth is there
+    urls = [json.loads(entry["message"])["message"] for entry in page.browser.get_log("performance")]
+    asked = {urlsplit(url["params"]["request"]["url"]) for url in urls if url["method"] == "Network.requestWillBeSent"}
+    outside = {url.netloc for url in asked if url.scheme in ("http", "https", "ws", "wss")}
+    assert outside == {urlsplit(address).netloc}
+
+
+def test_upload_run_and_move_the_kernel(page: Page, photo: Path) -> None:
+    before = page.pictures
+    page.put("#source", photo)
+    for button in page.find("#truth button[aria-label='Remove Image']"):
+        page.browser.execute_script("arguments[0].click()", button)
+    page.press("#run")
+    until(lambda: page.pictures and page.pictures != before)
+    until(lambda: not page.find("#bars img"))  # no ground truth, no metrics
+    predicted = page.pictures
+    assert page.messages == []
+    slider = page.find("#width input[type=range]")[0]
+    for _ in range(4):
+        slider.send_keys("\ue014")  # arrow to the right
+    until(lambda: "In use:" in page.text)
+    until(lambda: page.pictures[1] != predicted[1])
+    assert page.pictures[0] == predicted[0]
+    number = page.find("#width input[type=number]")[0]
+    number.send_keys("\ue009a\ue000", "3.5", "\ue004")  # control-a; tab
+    until(lambda: "In use: 3.5" in page.text or "In use: 3.49" in page.text)
+    page.press("#reset")
+    until(lambda: "In use" not in page.text)
+    until(lambda: page.pictures == predicted)
+    page.press("#whole")
+    until(lambda: "photo_x4.png" in page.browser.page_source)
+    assert page.messages == []
+
+
+def test_examples_run_when_clicked(page: Page) -> None:
+    before = page.pictures
+    row = page.find("#examples tbody tr")[1]
+    page.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", row)
+    row.click()
+    until(lambda: page.pictures and page.pictures != before)
+    until(lambda: page.find("#bars img"))
+    assert page.messages == []
+
+
+def test_mistakes_are_one_message(page: Page, tmp_path: Path) -> None:
+    before = page.text
+    path = tmp_path / "a.png"
+    for size, message in (
+        (None, "cannot read the image 'a.png': not a picture in an accepted format"),
+        ((1, 1), "'a.png' has 1x1 pixels: give 8 or more on each side"),
+        ((400, 300), "'a.png' has 400x300 pixels, over the limit of 0.1 megapixels"),
+    ):
+        if size is None:
+            path.write_text("<b>not</b> a picture")
+        else:
+            Image.new("RGB", size).save(path)
+        page.put("#source", path)
+        page.press("#run")
+        until(lambda: "".join(page.messages))
+        assert len(page.messages) == 1
+        assert message in page.messages[0]
+        assert page.text == before
+        page.press("[data-testid=toast-close]")
+        until(lambda: not page.messages)
