@@ -20,7 +20,8 @@ Rewards must be centred per scene (``reference="predictor"``): what is left then
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -83,6 +84,73 @@ def squash(rewards: Tensor, scale: Tensor | float) -> Tensor:
     return torch.asinh(rewards / scale).clamp(-REWARD_CLIP, REWARD_CLIP)
 
 
+def group_widths(widths: np.ndarray, width_range: tuple[float, float]) -> np.ndarray:
+    """Which of the equal ranges of ``width_range`` that have a reward scale each kernel width lies in, uint8."""
+    return np.digitize(widths, np.linspace(*width_range, _GROUPS + 1)[1:-1]).astype(np.uint8)
+
+
+def reward_scales(rewards: np.ndarray, groups: np.ndarray, normalisation: Normalisation) -> np.ndarray:
+    """Median magnitude of the rewards per group of widths; a group seen rarely takes the median over all.
+
+    Args:
+        rewards: Any shape.
+        groups: Of the same shape: see :func:`group_widths`.
+        normalisation: "width"; "all" gives the median over all everywhere, "none" ones.
+
+    Returns:
+        float32, one per group.
+    """
+    if normalisation == "none":
+        return np.ones(_GROUPS, dtype=np.float32)
+    sizes = np.abs(rewards).ravel()
+    scales = np.full(_GROUPS, max(float(np.median(sizes)), 1e-8), dtype=np.float32)
+    if normalisation == "width":
+        for group in range(_GROUPS):
+            own = sizes[groups.ravel() == group]
+            if len(own) >= 32:
+                scales[group] = max(float(np.median(own)), 1e-8)
+    return scales
+
+
+def opposite_pairs(rng: np.random.Generator, scenes: int, times: int, length: int) -> np.ndarray:
+    """Unit normal noise [scenes * times, length]; the ``times`` draws for a scene lie in opposite pairs."""
+    drawn = rng.standard_normal((scenes, (times + 1) // 2, length))
+    pairs = np.stack((drawn, -drawn), axis=2).reshape(scenes, -1, length)[:, :times]
+    return pairs.reshape(scenes * times, length)
+
+
+@contextmanager
+def reading_state(path: str | Path) -> Iterator[dict[str, Any]]:
+    """Read what ``save_state`` wrote, and tell a failure to take it up as a mistake of the file's.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: It is damaged, or of an agent with other settings.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"nothing to resume: {path} does not exist; start without --resume")
+    try:
+        yield torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types for a damaged or foreign file
+        raise ValueError(
+            f"cannot resume from {path} ({type(error).__name__}: {error}): it is damaged or of other settings; "
+            "delete it to start anew"
+        ) from error
+
+
+def torch_generators() -> list[Tensor]:
+    """States of torch's global generators, which dropout draws from."""
+    return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+
+
+def set_torch_generators(states: Sequence[Tensor]) -> None:
+    """Take up what :func:`torch_generators` gave; those of GPUs only where there are as many."""
+    own, *others = states
+    torch.set_rng_state(own)
+    if len(others) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(others)
+
+
 class SceneBuffer(ReplayBuffer):
     """Replay memory of one-step episodes: LR, its description, action, reward, and no next observation.
 
@@ -124,7 +192,7 @@ class SceneBuffer(ReplayBuffer):
         self.descriptions = np.zeros((self.buffer_size, n_envs, description_size), dtype=np.float32)
         self.groups = np.zeros((self.buffer_size, n_envs), dtype=np.uint8)
         self.scales = np.ones(_GROUPS, dtype=np.float32)
-        self._edges = np.linspace(*widths, _GROUPS + 1)[1:-1]
+        self._widths = widths
         self._normalisation = normalisation
         self._upcoming: np.ndarray | None = None
         self._fresh: list[int] = []
@@ -164,7 +232,8 @@ class SceneBuffer(ReplayBuffer):
         self.rewards[self.pos] = reward
         self.dones[self.pos] = done
         self.descriptions[self.pos], self._upcoming = self._upcoming, None
-        self.groups[self.pos] = np.digitize([float(np.mean(info["kernel_width"])) for info in infos], self._edges)
+        widths = np.array([np.mean(info["kernel_width"]) for info in infos])
+        self.groups[self.pos] = group_widths(widths, self._widths)
         self._fresh.append(self.pos)
         self.pos += 1
         if self.pos == self.buffer_size:
@@ -186,15 +255,8 @@ class SceneBuffer(ReplayBuffer):
 
     def measure_scales(self) -> None:
         """Renew the scales of the rewards from what is kept; a group seen rarely takes the median over all."""
-        if self._normalisation == "none":
-            return
-        sizes, groups = np.abs(self.rewards[: self.size()]).ravel(), self.groups[: self.size()].ravel()
-        self.scales[:] = max(float(np.median(sizes)), 1e-8)
-        if self._normalisation == "width":
-            for group in range(_GROUPS):
-                own = sizes[groups == group]
-                if len(own) >= 32:
-                    self.scales[group] = max(float(np.median(own)), 1e-8)
+        kept = slice(self.size())
+        self.scales = reward_scales(self.rewards[kept], self.groups[kept], self._normalisation)
 
     def _batch(self, rows: np.ndarray, columns: np.ndarray, images: bool) -> SceneBatch:
         return SceneBatch(
@@ -364,8 +426,8 @@ class HingeDDPG(DDPG):
         if not isinstance(self.observation_space, spaces.Box) or len(self.observation_space.shape) != 3:
             raise ValueError(
                 "HingeDDPG takes one-step episodes with an image to look at, not "
-                f"{type(self.observation_space).__name__} observations: use BlindSR-v0 "
-                "(BlindSRIterative-v0 is not supported yet)"
+                f"{type(self.observation_space).__name__} observations: use BlindSR-v0, or for BlindSRIterative-v0 "
+                "IterativeHinge (agents/iterative.py)"
             )
         box = self.action_space
         if not isinstance(box, spaces.Box) or not (np.all(box.low == -1) and np.all(box.high == 1)):
@@ -425,9 +487,8 @@ class HingeDDPG(DDPG):
     def _draw_noise(self, scenes: int, times: int) -> np.ndarray:
         """Noise [scenes * times, L], in opposite pairs where several actions are tried on a scene."""
         now = self.noise_final + (self.noise - self.noise_final) * self._current_progress_remaining
-        drawn = self.rng.standard_normal((scenes, (times + 1) // 2, len(self.sensitivity)))
-        pairs = np.stack((drawn, -drawn), axis=2).reshape(scenes, -1, drawn.shape[-1])[:, :times]
-        noise: np.ndarray = now * self.sensitivity * pairs.reshape(scenes * times, -1)
+        pairs = opposite_pairs(self.rng, scenes, times, len(self.sensitivity))
+        noise: np.ndarray = now * self.sensitivity * pairs
         return noise
 
     def train(self, gradient_steps: int, batch_size: int = 256) -> None:
@@ -526,7 +587,7 @@ class HingeDDPG(DDPG):
             "updates": self._n_updates,
             "episodes": self._episode_num,
             "generator": self.rng.bit_generator.state,
-            "torch_generators": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],  # the critics' dropout
+            "torch_generators": torch_generators(),  # the critics' dropout
             "extra": dict(extra or {}),
         }
         with atomic_write(path) as temporary:
@@ -542,25 +603,14 @@ class HingeDDPG(DDPG):
             FileNotFoundError: No such file.
             ValueError: It is damaged, or of an agent with other settings.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"nothing to resume: {path} does not exist; start without --resume")
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        with reading_state(path) as state:
             self.policy.load_state_dict(state["policy"])
             self.actor.optimizer.load_state_dict(state["actor_optimizer"])
             self.critic.optimizer.load_state_dict(state["critic_optimizer"])
             self.memory.load_state(state["memory"])
             self.rng.bit_generator.state = state["generator"]
-            own, *others = state["torch_generators"]
-            torch.set_rng_state(own)
-            if len(others) == torch.cuda.device_count():
-                torch.cuda.set_rng_state_all(others)
+            set_torch_generators(state["torch_generators"])
             self.num_timesteps, self._n_updates = state["steps"], state["updates"]
             self._episode_num = state["episodes"]
-        except Exception as error:  # torch raises many types for a damaged or foreign file
-            raise ValueError(
-                f"cannot resume from {path} ({type(error).__name__}: {error}): it is damaged or of other settings; "
-                "delete it to start anew"
-            ) from error
-        extra: dict[str, Any] = state["extra"]
+            extra: dict[str, Any] = state["extra"]
         return extra

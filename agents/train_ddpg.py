@@ -62,12 +62,12 @@ class Settings(ImprovementSettings):
 
     steps: int = 8000
     envs: int = 32
-    actions_per_scene: int = 8
+    actions_per_scene: int = 4
     loss: str = "hinge_l2"
     shift: float = 3.0
     noise: float = 0.1
     noise_final: float | None = None
-    anchor: float = 0.01
+    anchor: float = 0.003
     learning_rate: float = 1e-3
     actor_learning_rate: float = 2e-4
     critics: int = 4

@@ -43,7 +43,7 @@ def main(settings: train_ddpg.Settings) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as folder, patch.object(HingeDDPG, "learn", profiled):
         train_ddpg.main(replace(settings, out=Path(folder), test_crops=0))
-    seconds = {part: 0.0 for part in PARTS}
+    seconds = dict.fromkeys(PARTS, 0.0)
     stats: Any = pstats.Stats(profile)  # whose attributes typeshed leaves out
     for (file, _, function), (_, _, _, cumulative, _) in stats.stats.items():
         for part, functions in PARTS.items():
