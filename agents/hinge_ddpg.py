@@ -48,8 +48,8 @@ from sr_env.predictor import KernelPredictor
 
 #: Squashed rewards are clipped to this magnitude, and shifted by it.
 REWARD_CLIP = 3.0
-Normalisation = Literal["width", "all", "none"]
-NORMALISATIONS: tuple[str, ...] = ("width", "all", "none")
+Normalisation = Literal["scene", "width", "all", "none"]
+NORMALISATIONS: tuple[str, ...] = ("scene", "width", "all", "none")
 #: Ranges of kernel widths whose rewards have a scale of their own.
 _GROUPS = 8
 #: Scenes over which the critics' correlation with rewards not yet trained on is told.
@@ -95,7 +95,7 @@ def reward_scales(rewards: np.ndarray, groups: np.ndarray, normalisation: Normal
     Args:
         rewards: Any shape.
         groups: Of the same shape: see :func:`group_widths`.
-        normalisation: "width"; "all" gives the median over all everywhere, "none" ones.
+        normalisation: "width" or "scene"; "all" gives the median over all everywhere, "none" ones.
 
     Returns:
         float32, one per group.
@@ -104,7 +104,7 @@ def reward_scales(rewards: np.ndarray, groups: np.ndarray, normalisation: Normal
         return np.ones(_GROUPS, dtype=np.float32)
     sizes = np.abs(rewards).ravel()
     scales = np.full(_GROUPS, max(float(np.median(sizes)), 1e-8), dtype=np.float32)
-    if normalisation == "width":
+    if normalisation in ("width", "scene"):
         for group in range(_GROUPS):
             own = sizes[groups.ravel() == group]
             if len(own) >= 32:
@@ -163,7 +163,9 @@ class SceneBuffer(ReplayBuffer):
         description_size: Length D of a scene's description.
         widths: Range of the environment's kernel widths, in HR pixels.
         normalisation: Whether rewards are scaled by their median magnitude per range of widths ("width"), over "all"
-            scenes, or not at all ("none").
+            scenes, or not at all ("none"); or by the root mean square of those on the same scene ("scene"), but by no
+            less than a tenth of the median of its range of widths.
+        actions_per_scene: Neighbouring sub-environments that share a scene.
         **kwargs: SB3's further arguments, which have no meaning here.
     """
 
@@ -178,6 +180,7 @@ class SceneBuffer(ReplayBuffer):
         description_size: int,
         widths: tuple[float, float],
         normalisation: Normalisation = "width",
+        actions_per_scene: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -193,7 +196,7 @@ class SceneBuffer(ReplayBuffer):
         self.groups = np.zeros((self.buffer_size, n_envs), dtype=np.uint8)
         self.scales = np.ones(_GROUPS, dtype=np.float32)
         self._widths = widths
-        self._normalisation = normalisation
+        self._normalisation, self._times = normalisation, actions_per_scene
         self._upcoming: np.ndarray | None = None
         self._fresh: list[int] = []
 
@@ -264,8 +267,17 @@ class SceneBuffer(ReplayBuffer):
             self.to_torch(self.descriptions[rows, columns]),
             self.to_torch(self.actions[rows, columns]),
             self.to_torch(self.rewards[rows, columns]),
-            self.to_torch(self.scales[self.groups[rows, columns]]),
+            self.to_torch(self._scales(rows, columns)),
         )
+
+    def _scales(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """What to divide rewards by, float32 [B]."""
+        scales: np.ndarray = self.scales[self.groups[rows, columns]]
+        if self._normalisation != "scene":
+            return scales
+        first = columns // self._times * self._times
+        together = self.rewards[rows[:, None], first[:, None] + np.arange(self._times)]
+        return np.maximum(np.sqrt(np.square(together).mean(1)), 0.1 * scales)
 
     def _get_samples(self, batch_inds: np.ndarray, env: Any = None) -> ReplayBufferSamples:
         """SB3's interface: the next observation is the observation, since every episode ended."""
@@ -327,7 +339,8 @@ class HingeDDPG(DDPG):
         n_critics: Size of the ensemble.
         pessimism: The actor climbs the critics' mean less this many of their standard deviations.
         normalisation: Rewards are divided by their median magnitude per range of kernel widths ("width"), over "all"
-            scenes, or not ("none").
+            scenes, or not ("none"), or by the root mean square of those on the same scene ("scene"), which needs
+            several actions on each.
         shift: What is added to the squashed rewards and to the critics' advantages before the critic loss;
             ``REWARD_CLIP`` makes both non-negative, 0 leaves the hinge to act on what is negative.
         policy_kwargs: Further arguments of the policy.
@@ -454,6 +467,12 @@ class HingeDDPG(DDPG):
             self.replay_buffer_kwargs["widths"] = self.env.get_attr("simulator")[0].degradation.width_range
             if self.env.has_attr("actions_per_scene"):
                 self.actions_per_scene = int(self.env.get_attr("actions_per_scene")[0])
+            if self.normalisation == "scene" and self.actions_per_scene == 1:
+                raise ValueError(
+                    'normalisation "scene" compares several actions on a scene and the environment has one: '
+                    "give BlindSRVectorEnv(actions_per_scene=...), or another normalisation"
+                )
+            self.replay_buffer_kwargs["actions_per_scene"] = self.actions_per_scene
         super()._setup_model()
         self.sensitivity: np.ndarray = self.policy.sensitivity.cpu().numpy()
 

@@ -492,7 +492,7 @@ class IterativeHinge:
         seed: int = 0,
     ) -> None:
         self.loss_function = critic_loss(loss)
-        check_choice("normalisation", normalisation, NORMALISATIONS)
+        check_choice("normalisation", normalisation, [name for name in NORMALISATIONS if name != "scene"])
         simulator = env.simulator
         if not simulator.iterative:
             raise ValueError("IterativeHinge corrects codes over several steps: use BlindSRIterative-v0, or HingeDDPG")

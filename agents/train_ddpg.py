@@ -47,7 +47,8 @@ class Settings(ImprovementSettings):
         actor_learning_rate: Of the actor.
         critics: Size of the ensemble.
         pessimism: The actor climbs the critics' mean less this many of their standard deviations.
-        normalisation: Rewards are scaled per range of kernel widths ("width"), over "all" scenes, or not ("none").
+        normalisation: Rewards are scaled per scene ("scene", with several actions on each), per range of kernel widths
+            ("width"), over "all" scenes, or not ("none").
         learning_starts: Environment steps before the first update.
         warmup_updates: Updates of the critics alone.
         gradient_steps: Updates per step of all sub-environments.

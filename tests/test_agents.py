@@ -221,6 +221,21 @@ def test_rewards_are_scaled_per_width(make: Make, normalisation: str, expected: 
     assert torch.equal(batch.scales, torch.where(batch.rewards.abs() < 2, *expected))
 
 
+def test_rewards_are_scaled_per_scene(make: Make) -> None:
+    memory = make(buffer_size=128, normalisation="scene", env_changes={"actions_per_scene": 2}).memory
+    images = np.zeros((4, 3, 16, 16), np.uint8)
+    for _ in range(32):
+        remember(memory, images, np.zeros((4, 10)), np.array([3.0, -3.0, 0.0, 0.01]), (1.0, 1.0, 3.9, 3.9))
+    memory.measure_scales()
+    batch = memory.draw(64, np.random.default_rng(0), images=False)
+    floor = 0.1 * 0.005  # a tenth of the median magnitude at width 3.9, which is the mean of 0 and 0.01
+    small = max(0.01 / math.sqrt(2), floor)
+    expected = torch.where(batch.rewards.abs() > 1, 3.0, small)
+    torch.testing.assert_close(batch.scales, expected)
+    with pytest.raises(ValueError, match="several actions on a scene"):
+        make(normalisation="scene")
+
+
 def test_memory_wants_descriptions_first(make: Make) -> None:
     memory = make().memory
     zeros = np.zeros((4, 3, 16, 16), np.uint8)
