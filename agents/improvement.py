@@ -56,7 +56,7 @@ class ImprovementSettings:
 
     out: Path = Path("runs/ddpg")
     photos: str = "bundled"
-    reward: Weights = field(default_factory=lambda: {"psnr": 1.0})
+    reward: Weights = field(default_factory=lambda: {"lpips": 1.0})
     renderer: str | None = None
     predictor: str | None = None
     scale: int = 4
