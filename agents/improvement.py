@@ -45,7 +45,8 @@ class ImprovementSettings:
             bundled source) a quarter of each is held out instead.
         selection_side: Longest side in HR pixels of what is taken of them; None takes them whole.
         softness: Every photo is there twice, as it is and softened by a Gaussian of a width up to this in HR pixels; of
-            those held out every second is softened. Photographs differ in their own sharpness. 0 softens none.
+            those held out every second is softened. 0 softens none, and trains for photographs as sharp as these are:
+            on softer ones, such as Set5, an actor trained for LPIPS on sharp ones loses. See docs/rl.md.
         selection_widths: Kernel widths of the selection scenes; an actor that loses at one of them is not taken.
         guards: How much worse other metrics may become on the selection scenes, such as ``--guards psnr=0.1``, in their
             own units, as the mean over widths.
@@ -65,7 +66,7 @@ class ImprovementSettings:
     select_every: int = 640
     selection_photos: int = 16
     selection_side: int | None = 288
-    softness: float = 1.5
+    softness: float = 0.0
     selection_widths: tuple[float, ...] = (0.2, 1.3, 2.6, 3.6)
     guards: Weights = field(default_factory=dict)
     device: str = "auto"
