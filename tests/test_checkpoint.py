@@ -272,24 +272,20 @@ def test_shipped_checkpoint(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     card = read_card(name)
     load = load_renderer if card["kind"] == "renderer" else load_predictor
     loaded = load(name)
-    assert name.endswith(f"_x{loaded.scale}")
+    actor = name.startswith("actor_")  # made of a predictor by reward, one per seed
+    assert name.endswith(f"_x{loaded.scale}" + (f"_s{card['seed']}" if actor else ""))
     assert json.loads((SHIPPED / f"{name}.json").read_text()) == card == loaded.card
     assert loaded.basis.digest == load_basis("isotropic", loaded.scale).digest
     by_path = load(SHIPPED / f"{name}.safetensors").network.state_dict()
     assert all(torch.equal(by_path[key], value) for key, value in loaded.network.state_dict().items())
     assert all(bool(value.isfinite().all()) for value in by_path.values())
-    for key in (
-        "steps",
-        "seconds",
-        "hardware",
-        "torch",
-        "seed",
-        "command",
-        "photos",
-        "settings",
-        "validation",
-        "losses",
-    ):
+    made = ("steps", "seconds", "hardware", "torch", "seed", "command", "settings")
+    told = (
+        ("method", "renderer", "reward", "kept", "selection", "base", "data")
+        if actor
+        else ("photos", "validation", "losses")
+    )
+    for key in (*made, *told):
         assert key in card, key
     assert card["licence"] == "Apache-2.0"
 
@@ -298,7 +294,7 @@ def test_available_checkpoints_are_split_by_kind() -> None:
     every = available_checkpoints()
     assert list(every) == sorted(every)
     assert set(every) == set(available_checkpoints("renderer")) | set(available_checkpoints("predictor"))
-    assert all(name.startswith("predictor") for name in available_checkpoints("predictor"))
+    assert all(name.startswith(("predictor", "actor")) for name in available_checkpoints("predictor"))
     assert not any(name.startswith("kernels") for name in every)
 
 
