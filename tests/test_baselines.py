@@ -278,7 +278,8 @@ def small(tiny_renderer: Path, tiny_predictor: Path, photo_folder: Path, tmp_pat
 
 @pytest.mark.parametrize("method", ["gradient", "random"])
 def test_script(method: Any, small: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    told = main(Settings(method=method, learning_rate={"gradient": 3e-3, "random": 1.0}[method], **small))
+    rate = {"gradient": 3e-3, "random": 1.0}[method]
+    told = main(Settings(method=method, reward={"psnr": 1.0}, learning_rate=rate, **small))
     path = small["out"] / "actor_x4.safetensors"
     card = read_card(path)
     assert {name: card[name] for name in told} == told
