@@ -21,7 +21,6 @@ from agents.scenes import Method, Scores
 from sr_env._common import check_choice
 from sr_env.degradation import quantize
 from sr_env.devices import autocast
-from sr_env.metrics import WeightedScore
 from sr_env.simulator import Scenes, Simulator
 
 #: Actions [B, K, L] -> scores [B, K], higher is better.
@@ -71,7 +70,6 @@ class SimulatedScore:
             scenes, prepared={name: value for name, value in scenes.prepared.items() if name in simulator.metrics}
         )
         self._repeated = {1: self.scenes}
-        self._reward = reward_of(simulator)
 
     def __call__(self, actions: Tensor) -> Tensor:
         """Actions [B, K, L] in [-1, 1] -> scores [B, K]."""
@@ -88,7 +86,7 @@ class SimulatedScore:
         simulator, scenes = self.simulator, self._repeat(actions.shape[1])
         with autocast(simulator.settings.precision, simulator.device):
             sr = simulator.renderer.network(scenes.lr, simulator.basis.to_code(actions.flatten(0, 1))).float()
-        score, _ = self._reward(sr + (quantize(sr) - sr).detach(), scenes.prepared)
+        score, _ = simulator.objective(sr + (quantize(sr) - sr).detach(), scenes.prepared)
         return score.unflatten(0, actions.shape[:2])
 
     def _repeat(self, times: int) -> Scenes:
@@ -96,11 +94,6 @@ class SimulatedScore:
         if times not in self._repeated:
             self._repeated = {1: self.scenes, times: self.scenes.repeat(times)}
         return self._repeated[times]
-
-
-def reward_of(simulator: Simulator) -> WeightedScore:
-    """The simulator's score as a module through which gradients flow."""
-    return WeightedScore(simulator.settings.reward, border=simulator.scale, device=simulator.device)
 
 
 def cma_search(
@@ -205,7 +198,7 @@ class Oracle:
     def __init__(
         self, simulator: Simulator, evaluations: int, search: str | None = None, sigma: float = 0.2, seed: int = 0
     ) -> None:
-        differentiable = reward_of(simulator).differentiable
+        differentiable = simulator.differentiable
         self.search = search or ("gradient" if differentiable else "cma")
         check_choice("search", self.search, SEARCHES)
         if self.search == "gradient" and not differentiable:

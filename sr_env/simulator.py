@@ -182,6 +182,10 @@ class Simulator:
         settings: What is simulated.
         iterative: Whether actions correct the code over ``max_steps`` steps, or choose it once.
 
+    Attributes:
+        objective: The metrics of the reward as one weighted sum, through which gradients flow where they have any;
+            without the consistency, which needs the code too.
+
     Raises:
         ValueError: A setting is wrong, or checkpoints do not fit each other.
         FileNotFoundError: A checkpoint or folder does not exist.
@@ -199,9 +203,9 @@ class Simulator:
         self._consistency = float(weights.pop(CONSISTENCY, 0.0))
         if CONSISTENCY in settings.reward and not 0 < self._consistency < float("inf"):
             raise ValueError(f"the weight of {CONSISTENCY!r} must be a positive number, not {self._consistency}")
-        self._score = WeightedScore(weights, border=settings.scale, device=self.device)
+        self.objective = WeightedScore(weights, border=settings.scale, device=self.device)
         self.metrics = {
-            **self._score.metrics,
+            **self.objective.metrics,
             **{
                 name: create_metric(name, border=settings.scale, device=self.device)
                 for name in settings.info_metrics
@@ -293,11 +297,16 @@ class Simulator:
     def score(self, scenes: Scenes, sr: Tensor, code: Tensor) -> Result:
         """Judge SR images [B, 3, P, P] of scenes."""
         terms = {name: metric(sr, scenes.prepared.get(name)) for name, metric in self.metrics.items()}
-        score = self._score.combine(terms)
+        score = self.objective.combine(terms)
         if self._consistency:
             terms[CONSISTENCY] = self.consistency(scenes.lr, sr, code)
             score = score + self._consistency * terms[CONSISTENCY]
         return Result(sr, code, score, terms)
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether gradients of every term of the reward reach the SR images."""
+        return self.objective.differentiable and not self._consistency
 
     @torch.no_grad()
     def consistency(self, lr: Tensor, sr: Tensor, code: Tensor) -> Tensor:
