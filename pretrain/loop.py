@@ -65,6 +65,9 @@ class TrainingSettings:
         learning_rate: Peak learning rate of AdamW; a cosine takes it to ``final_lr_ratio`` of that.
         warmup_steps: Steps over which the learning rate rises linearly.
         final_lr_ratio: Last learning rate as a share of the peak.
+        softness: Half of the patches are softened first, by a Gaussian of a width uniform up to this in HR pixels, and
+            the held-out photos are there a second time, softened by half of it. Photographs differ in their own
+            sharpness: a network that has only seen sharp ones sharpens soft scenes too much.
         ema: Decay of the exponential moving average of the weights, which is what is validated and exported.
         clip: Gradient norm above which gradients are scaled down.
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -87,6 +90,7 @@ class TrainingSettings:
     learning_rate: float = 5e-4
     warmup_steps: int = 200
     final_lr_ratio: float = 1e-2
+    softness: float = 0.0
     ema: float = 0.999
     clip: float = 1.0
     device: str = "auto"
@@ -109,6 +113,7 @@ class TrainingSettings:
             ("learning_rate", 0 < self.learning_rate < math.inf),
             ("warmup_steps", self.warmup_steps >= 0),
             ("final_lr_ratio", 0 <= self.final_lr_ratio <= 1),
+            ("softness", 0 <= self.softness < math.inf),
             ("ema", 0 <= self.ema < 1),
             ("clip", self.clip > 0),
             ("checkpoint_minutes", self.checkpoint_minutes >= 0),
@@ -149,7 +154,8 @@ class Task(ABC):
         Args:
             network: The network to run, possibly compiled.
             hr: HR patches, float32 in [0, 1], [B, 3, P, P].
-            uniforms: Numbers in [0, 1), [B, 5]: three to draw the kernel from, two for the task's own use.
+            uniforms: Numbers in [0, 1), [B, 5]: three to draw the kernel from, one of the patch's softness, and one for
+                the task's own use.
             step: Number of this step, from 0.
 
         Returns:
@@ -481,6 +487,9 @@ class Trainer:
         """One step of the network, then of its adversary; one whose loss or gradient is not finite changes nothing."""
         task, logs = self.task, {}
         hr = to_images(patches, self.device)
+        if self.settings.softness > 0:
+            widths = self.settings.softness * np.maximum(0, 2 * uniforms[:, 3] - 1)
+            hr = quantize(soften(hr, torch.from_numpy(widths).to(hr)))
         if task.adversary is not None:
             task.adversary.requires_grad_(False)  # judged by it, not training it
         with self.accelerator.autocast():

@@ -118,7 +118,9 @@ class AMGANTask(Task):
             self.adversary_rate = settings.discriminator_rate
         self.pair: tuple[Tensor, Tensor] | None = None
         self.last_step = 0
-        self.held_out = HeldOut(held_out, self.degradation, self.basis, device, metrics=("lpips", "psnr"))
+        self.held_out = HeldOut(
+            held_out, self.degradation, self.basis, device, settings.softness / 2, metrics=("lpips", "psnr")
+        )
 
     def loss(
         self, network: nn.Module, hr: Tensor, uniforms: np.ndarray, step: int

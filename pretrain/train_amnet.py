@@ -93,7 +93,7 @@ class AMNetTask(Task):
         self.network = create_amnet(settings.size, settings.scale, settings.smooth).to(device)
         if settings.start is not None:
             inherit(self.network, load_renderer(settings.start, device=device).network)
-        self.held_out = HeldOut(held_out, self.degradation, self.basis, device)
+        self.held_out = HeldOut(held_out, self.degradation, self.basis, device, settings.softness / 2)
 
     def loss(
         self, network: nn.Module, hr: Tensor, uniforms: np.ndarray, step: int

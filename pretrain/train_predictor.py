@@ -31,7 +31,7 @@ from pretrain.loop import (
 from sr_env._provenance import public_path
 from sr_env._script import run_script
 from sr_env.checkpoint import load_predictor, load_renderer
-from sr_env.degradation import Degradation, quantize, soften
+from sr_env.degradation import Degradation
 from sr_env.devices import channels_last
 from sr_env.photos import PhotoSource
 from sr_env.predictor import KernelPredictor
@@ -48,9 +48,8 @@ class Settings(TrainingSettings):
         code_steps: Steps on the code alone, before the renderer takes part.
         code_weight: Weight of the code's error once the renderer takes part.
         render_weight: Weight of the rendered picture's L1.
-        softness: Half of the patches are softened first, by a Gaussian of a width uniform up to this in HR pixels.
-            Photographs differ in their own sharpness, and a predictor that has only seen sharp ones takes softness of
-            the scene for blur of the camera; over-estimated blur costs most.
+        softness: As in the other training scripts, but not zero: a predictor that has only seen sharp photographs takes
+            softness of the scene for blur of the camera, and over-estimated blur costs most.
         target: What the rendered picture is compared with: the rendering by the true kernel, or HR.
     """
 
@@ -97,8 +96,6 @@ class PredictorTask(Task):
         self, network: nn.Module, hr: Tensor, uniforms: np.ndarray, step: int
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Mean squared error of the code; after ``code_steps`` mainly the L1 of the rendered picture."""
-        widths = self.settings.softness * np.maximum(0, 2 * uniforms[:, 3] - 1)
-        hr = quantize(soften(hr, torch.from_numpy(widths).to(hr)))
         kernels = self.degradation.draw(uniforms, hr.device)
         lr = self.degradation(hr, kernels).contiguous(memory_format=torch.channels_last)
         true_code = self.basis.encode(kernels.kernels)

@@ -178,6 +178,28 @@ def test_loss_is_l1_of_what_the_true_code_renders(settings: train_amnet.Settings
     assert float(loss) == pytest.approx(float((sr - hr).abs().mean()), rel=1e-5)
 
 
+def test_softness_softens_every_second_patch_on_average_and_a_copy_of_what_is_held_out(
+    settings: train_amnet.Settings,
+) -> None:
+    run = trainer(replace(settings, softness=1.5))
+    assert isinstance(run.task, train_amnet.AMNetTask)
+    sharp, soft = run.task.held_out.hr.chunk(2)
+    seen: list[torch.Tensor] = []
+    rewarded = run.task.loss
+    run.task.loss = lambda network, hr, *rest: seen.append(hr) or rewarded(network, hr, *rest)  # type: ignore[method-assign,func-returns-value]
+    patches, uniforms = next(run._batches())
+    uniforms[:, 3] = np.linspace(0, 0.999, len(uniforms))
+    run._update(patches, uniforms)
+
+    def roughness(images: torch.Tensor) -> torch.Tensor:
+        return images.diff(dim=-1).abs().mean((1, 2, 3))
+
+    given = torch.from_numpy(patches).permute(0, 3, 1, 2) / 255
+    changed = roughness(seen[0]) < 0.999 * roughness(given)
+    assert changed.tolist() == (uniforms[:, 3] > 0.6).tolist()
+    assert bool((roughness(soft) < roughness(sharp)).all())
+
+
 def test_learning_rate_rises_then_falls_along_a_cosine(settings: train_amnet.Settings) -> None:
     run = trainer(replace(settings, steps=110, warmup_steps=10, learning_rate=1e-3, final_lr_ratio=0.1))
     rates = [run._rate(step) for step in range(111)]
