@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from agents.exploration import measured_noise_shape
 from agents.scenes import Selection
 from sr_env import _torchvision  # noqa: F401  # before stable_baselines3, whose imports reach torchvision
 from sr_env.checkpoint import Checkpoint
@@ -267,8 +268,9 @@ class RandomSearch(Baseline):
     Args:
         simulator: As in :class:`Baseline`.
         pretrained: As in :class:`Baseline`.
-        noise: Standard deviation of the shifts, before the tanh, of the most telling action component; the others'
-            is smaller as they move the code less.
+        noise: What the shifts, before the tanh, change the picture by in each direction, root mean square in grey
+            levels of 255: the agent's exploration (:mod:`agents.exploration`).
+        noise_limit: Standard deviation of the shifts that no direction exceeds.
         **kwargs: Further arguments of :class:`Baseline`. ``learning_rate`` is in units of ``noise``.
 
     Raises:
@@ -279,12 +281,16 @@ class RandomSearch(Baseline):
     default_rate = 0.3
 
     def __init__(
-        self, simulator: Simulator, pretrained: Checkpoint[KernelPredictor], *, noise: float = 0.1, **kwargs: Any
+        self,
+        simulator: Simulator,
+        pretrained: Checkpoint[KernelPredictor],
+        *,
+        noise: float = 0.5,
+        noise_limit: float = 0.3,
+        **kwargs: Any,
     ) -> None:
-        if not 0 < noise < float("inf"):
-            raise ValueError(f"noise {noise} does not fit: give a positive number of action units")
         super().__init__(simulator, pretrained, **kwargs)
-        self.noise = noise * simulator.basis.sensitivity
+        self.noise_shape = measured_noise_shape(simulator, noise, noise_limit, kwargs.get("seed"))
 
     @torch.no_grad()
     def _improve(self, scenes: Scenes) -> float:
@@ -292,13 +298,13 @@ class RandomSearch(Baseline):
         hidden = self.actor.head[:-1](self.actor.features(scenes.lr))
         logits = layer(hidden)
         directions = torch.from_numpy(self.rng.standard_normal(logits.shape)).to(logits)
-        shifts = self.noise * directions
+        shifts = directions @ self.noise_shape
         both = torch.stack((logits + shifts, logits - shifts), dim=1).flatten(0, 1)
         result = self.simulator.evaluate(scenes.repeat(2), torch.tanh(both))
         plus, minus = result.score.unflatten(0, (-1, 2)).unbind(1)
         slope = (plus - minus) / self._magnitude(result.terms).unflatten(0, (-1, 2)).mean(1)
         slope = slope / slope.square().mean().sqrt().clamp_min(1e-12)  # the rewards' scale sets no step size
-        wanted = self.learning_rate * self.noise * slope[:, None] * directions / len(slope)
+        wanted = self.learning_rate * (slope[:, None] * directions @ self.noise_shape) / len(slope)
         length = hidden.square().sum(1).mean() + 1  # the bias' input is 1
         layer.weight += wanted.T @ hidden / length
         layer.bias += wanted.sum(0) / length

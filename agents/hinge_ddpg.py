@@ -5,8 +5,9 @@ on Stable-Baselines3's DDPG: act with mu(LR) plus noise, keep (LR, action, rewar
 the critic with the actor. What is added to the printed algorithm keeps the actor from exploiting the critic's errors:
 
 * it acts with mu plus noise from the first step on, never uniformly at random, and the critics are trained alone first;
-* noise, and the anchor to the pretrained code, are measured per component in units of the code it moves; where several
-  actions are scored on one scene (``actions_per_scene`` of the vector environment) they lie in opposite pairs;
+* noise changes the picture alike in every direction of the action space (:mod:`agents.exploration`), and the anchor to
+  the pretrained code is in its units; where several actions are scored on one scene (``actions_per_scene`` of the
+  vector environment) they lie in opposite pairs;
 * a critic says how much better an action is than the pretrained one, which is zero there by construction;
 * the actor climbs the mean of several critics less their disagreement, which dropout keeps from learning the scenes by
   heart, by small clipped steps, and is averaged on the way;
@@ -31,6 +32,7 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from agents.exploration import measured_noise_shape, opposite_pairs
 from agents.losses import critic_loss
 from agents.policy import KernelActor, KernelCritic, KernelPolicy
 from sr_env import _torchvision  # noqa: F401  # before stable_baselines3, whose imports reach torchvision
@@ -110,13 +112,6 @@ def reward_scales(rewards: np.ndarray, groups: np.ndarray, normalisation: Normal
             if len(own) >= 32:
                 scales[group] = max(float(np.median(own)), 1e-8)
     return scales
-
-
-def opposite_pairs(rng: np.random.Generator, scenes: int, times: int, length: int) -> np.ndarray:
-    """Unit normal noise [scenes * times, length]; the ``times`` draws for a scene lie in opposite pairs."""
-    drawn = rng.standard_normal((scenes, (times + 1) // 2, length))
-    pairs = np.stack((drawn, -drawn), axis=2).reshape(scenes, -1, length)[:, :times]
-    return pairs.reshape(scenes * times, length)
 
 
 @contextmanager
@@ -327,10 +322,13 @@ class HingeDDPG(DDPG):
         gamma: Weight of the hinge in the critic loss; nothing is discounted in one step.
         gradient_steps: Updates per ``train_freq`` environment steps.
         loss: Critic loss, one of ``printed``, ``hinge_l2``, ``hinge_l1``, ``hinge_margin``, ``mse``.
-        noise: Standard deviation of the exploration noise, in action units of the most telling component.
+        noise: What exploration noise changes the picture by in each direction of the action space, root mean square in
+            grey levels of 255.
         noise_final: The same at the end of training; it changes linearly. None keeps it constant.
+        noise_limit: Standard deviation of the noise in action units that no direction exceeds at first, however little
+            it changes the picture.
         warmup_updates: Updates of the critics alone before the actor moves.
-        anchor: Weight of the squared distance from the pretrained code, in units of ``noise``.
+        anchor: Weight of the squared distance from the pretrained code, in units of the noise.
         saturation: The actor's value before its tanh beyond which it is penalised.
         clip: Gradient norm above which gradients are scaled down.
         tau: Polyak rate of the averaged actor (``actor_target``).
@@ -350,8 +348,8 @@ class HingeDDPG(DDPG):
         correlation: Between the critics' values and the latest rewards, before these were trained on.
 
     Raises:
-        ValueError: An unknown loss or normalisation, an environment that is not BlindSR-v0's kind, or a predictor
-            that does not fit it.
+        ValueError: An unknown loss or normalisation, noise that is not positive, an environment that is not
+            BlindSR-v0's kind, or a predictor that does not fit it.
         FileNotFoundError: No such predictor.
     """
 
@@ -376,8 +374,9 @@ class HingeDDPG(DDPG):
         gamma: float = 0.99,
         gradient_steps: int = 8,
         loss: str = "hinge_l2",
-        noise: float = 0.1,
+        noise: float = 0.5,
         noise_final: float | None = None,
+        noise_limit: float = 0.3,
         warmup_updates: int = 500,
         anchor: float = 0.05,
         saturation: float = 2.0,
@@ -394,7 +393,7 @@ class HingeDDPG(DDPG):
     ) -> None:
         critic_loss(loss)  # an unknown name shows here
         check_choice("normalisation", normalisation, NORMALISATIONS)
-        self.noise_final = noise if noise_final is None else noise_final
+        self.noise_final, self.noise_limit = noise if noise_final is None else noise_final, noise_limit
         self.pessimism, self.normalisation, self.shift = pessimism, normalisation, shift
         self.actions_per_scene = 1
         self.loss, self.noise, self.anchor, self.saturation, self.clip = loss, noise, anchor, saturation, clip
@@ -415,7 +414,6 @@ class HingeDDPG(DDPG):
             gradient_steps=gradient_steps,
             replay_buffer_class=SceneBuffer,
             policy_kwargs={
-                "unit": noise,
                 "n_critics": n_critics,
                 "train_features": train_features,
                 **(policy_kwargs or {}),
@@ -426,8 +424,10 @@ class HingeDDPG(DDPG):
         self.rng = np.random.default_rng(self.seed)
         self.correlation = float("nan")
         self._judged: deque[tuple[float, float]] = deque(maxlen=_JUDGED)
-        if env is not None:
+        if self.env is not None:
             self.policy_kwargs["predictor"] = self._fitting_predictor(predictor)
+            simulator = self.env.get_attr("simulator")[0]
+            self.policy_kwargs["noise_shape"] = measured_noise_shape(simulator, noise, noise_limit, self.seed)
         if _init_setup_model:
             self._setup_model()
 
@@ -474,7 +474,6 @@ class HingeDDPG(DDPG):
                 )
             self.replay_buffer_kwargs["actions_per_scene"] = self.actions_per_scene
         super()._setup_model()
-        self.sensitivity: np.ndarray = self.policy.sensitivity.cpu().numpy()
 
     @property
     def memory(self) -> SceneBuffer:
@@ -505,9 +504,9 @@ class HingeDDPG(DDPG):
 
     def _draw_noise(self, scenes: int, times: int) -> np.ndarray:
         """Noise [scenes * times, L], in opposite pairs where several actions are tried on a scene."""
+        shape = self.critic.noise_shape.cpu().numpy()
         now = self.noise_final + (self.noise - self.noise_final) * self._current_progress_remaining
-        pairs = opposite_pairs(self.rng, scenes, times, len(self.sensitivity))
-        noise: np.ndarray = now * self.sensitivity * pairs
+        noise: np.ndarray = now / self.noise * opposite_pairs(self.rng, scenes, times, len(shape)) @ shape
         return noise
 
     def train(self, gradient_steps: int, batch_size: int = 256) -> None:

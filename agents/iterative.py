@@ -34,12 +34,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from agents.exploration import measured_noise_shape, opposite_pairs
 from agents.hinge_ddpg import (
     NORMALISATIONS,
     REWARD_CLIP,
     Normalisation,
     group_widths,
-    opposite_pairs,
     reading_state,
     reward_scales,
     set_torch_generators,
@@ -90,30 +90,33 @@ class Corrector(nn.Module):
         predictor: The pretrained predictor with its kernel basis (copied, frozen).
         correction: Largest change of a code component by one action, in action units: the environment's setting.
         max_steps: Steps of an episode.
-        unit: Distance from mu0, in action units of the most telling component, that the networks see as one.
+        noise_shape: What turns unit normal numbers into exploration noise, [L, L]: see :mod:`agents.exploration`. The
+            networks see the code so far as a move from mu0 in its units. None makes a tenth of each component.
         hidden: Width of the hidden layer.
 
     Attributes:
         head: What is trained.
-        sensitivity: How much of the code each action component moves, as a share of the largest, [L].
         state_size: D.
     """
 
-    sensitivity: Tensor
+    noise_shape: Tensor
+    into_units: Tensor
 
     def __init__(
         self,
         predictor: Checkpoint[KernelPredictor],
         correction: float,
         max_steps: int,
-        unit: float = 0.1,
+        noise_shape: Tensor | None = None,
         hidden: int = 128,
     ) -> None:
         super().__init__()
         network = predictor.network
-        self.correction, self.max_steps, self.unit, self.hidden = correction, max_steps, unit, hidden
+        self.correction, self.max_steps, self.hidden = correction, max_steps, hidden
         self.pretrained = deepcopy(network).requires_grad_(False).eval()
-        self.register_buffer("sensitivity", predictor.basis.sensitivity.detach().clone())
+        shape = 0.1 * torch.eye(network.code_length) if noise_shape is None else noise_shape.detach().clone()
+        self.register_buffer("noise_shape", shape)
+        self.register_buffer("into_units", torch.linalg.inv(shape))
         self._sizes = (network.feature_size, network.code_length, network.code_length, network.feature_size, max_steps)
         self.state_size = sum(self._sizes)
         last = nn.Linear(hidden, network.code_length)
@@ -148,13 +151,13 @@ class Corrector(nn.Module):
         return Parts(*states.split(self._sizes, dim=1))
 
     def inputs(self, states: Tensor) -> Tensor:
-        """States [B, D] as the networks see them, [B, D]: the code so far as a move from mu0 in units of ``unit``."""
+        """States [B, D] as the networks see them, [B, D]: the code so far as a move from mu0 in units of the noise."""
         parts = self.split(states)
         return torch.cat(parts._replace(code=self.moved(states, parts.code)), dim=1)
 
     def moved(self, states: Tensor, codes: Tensor) -> Tensor:
-        """Moves of codes [B, L] from mu0, in units of ``unit``; components that hardly move the kernel hardly count."""
-        return (codes - self.split(states).start) * self.sensitivity / self.unit
+        """Moves of codes [B, L] from mu0, in units of the exploration noise."""
+        return (codes - self.split(states).start) @ self.into_units
 
     def correct(self, codes: Tensor, actions: Tensor) -> Tensor:
         """Codes [B, L] after the corrections [B, L] in [-1, 1], as the environment applies them."""
@@ -181,9 +184,11 @@ def save_corrector(
         predictor: The pretrained actor that it corrects, which is not written.
         card: What is known of the training, JSON values only.
     """
-    made = {"correction": corrector.correction, "max_steps": corrector.max_steps, "unit": corrector.unit}
+    made = {"correction": corrector.correction, "max_steps": corrector.max_steps}
     about = {"predictor": predictor.path.stem, "basis": predictor.basis.digest}
-    tensors = {name: value.detach().cpu().contiguous() for name, value in corrector.head.state_dict().items()}
+    trained = {f"head.{name}": value for name, value in corrector.head.state_dict().items()}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in trained.items()}
+    tensors["noise_shape"] = corrector.noise_shape.cpu()
     header = {"card": json.dumps({**card, **about}), "made": json.dumps({**made, "hidden": corrector.hidden})}
     with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata=header)
@@ -206,8 +211,8 @@ def load_corrector(path: str | Path, predictor: Checkpoint[KernelPredictor]) -> 
         own = (predictor.path.stem, predictor.basis.digest)
         if (card["predictor"], card["basis"]) != own:
             raise ValueError(f"it corrects {card['predictor']} (kernel basis {card['basis']}), not {own[0]} ({own[1]})")
-        corrector = Corrector(predictor, **made)
-        corrector.head.load_state_dict(tensors)
+        corrector = Corrector(predictor, **made, noise_shape=tensors.pop("noise_shape"))
+        corrector.head.load_state_dict({name.removeprefix("head."): value for name, value in tensors.items()})
     except Exception as error:  # safetensors and torch raise many types for a damaged or foreign file
         raise ValueError(f"{path} is no corrector for this predictor ({type(error).__name__}: {error})") from error
     return corrector.to(next(predictor.network.parameters()).device).eval()
@@ -433,10 +438,11 @@ class IterativeHinge:
         gradient_steps: Updates per step of all sub-environments.
         loss: Critic loss, one of ``printed``, ``hinge_l2``, ``hinge_l1``, ``hinge_margin``, ``mse``.
         hinge: Weight of the hinge in the critic loss (the gamma of Algorithm 1).
-        noise: Standard deviation of the exploration noise of the code at each step, in action units of the most
-            telling component.
+        noise: What exploration noise changes the picture by at each step in each direction of the action space, root
+            mean square in grey levels of 255.
+        noise_limit: Standard deviation of the noise in action units that no direction exceeds.
         warmup_updates: Updates of the critics alone before the actor moves.
-        anchor: Weight of the squared total move from the pretrained code, in units of ``noise``.
+        anchor: Weight of the squared total move from the pretrained code, in units of the noise.
         saturation: The actor's value before its tanh beyond which it is penalised.
         clip: Gradient norm above which gradients are scaled down.
         tau: Polyak rate of the averaged actor and critics.
@@ -477,7 +483,8 @@ class IterativeHinge:
         gradient_steps: int = 16,
         loss: str = "hinge_l2",
         hinge: float = 0.99,
-        noise: float = 0.1,
+        noise: float = 0.5,
+        noise_limit: float = 0.3,
         warmup_updates: int = 200,
         anchor: float = 0.01,
         saturation: float = 2.0,
@@ -510,20 +517,21 @@ class IterativeHinge:
             raise ValueError(f"n_steps {n_steps} is outside 1..{simulator.horizon}, the episode's length")
         if not 0 <= gamma <= 1:
             raise ValueError(f"gamma {gamma} is outside [0, 1]: it is the discount of later rewards")
-        if not (noise > 0 and n_critics > 0 and batch_size > 0 and gradient_steps > 0):
+        if not (n_critics > 0 and batch_size > 0 and gradient_steps > 0):
             raise ValueError(
-                f"noise {noise}, n_critics {n_critics}, batch_size {batch_size} and gradient_steps {gradient_steps} "
-                "must all be positive"
+                f"n_critics {n_critics}, batch_size {batch_size} and gradient_steps {gradient_steps} must all be "
+                "positive"
             )
         self.env, self.device = env, simulator.device
         self.gamma, self.n_steps, self.hinge, self.shift = gamma, n_steps, hinge, shift
-        self.noise, self.anchor, self.saturation, self.clip, self.tau = noise, anchor, saturation, clip, tau
+        self.anchor, self.saturation, self.clip, self.tau = anchor, saturation, clip, tau
         self.pessimism, self.learning_starts, self.warmup_updates = pessimism, learning_starts, warmup_updates
         self.batch_size, self.gradient_steps, self.seed = batch_size, gradient_steps, seed
         torch.manual_seed(seed)
         self.rng = np.random.default_rng(seed)
         correction, horizon = simulator.settings.correction, simulator.horizon
-        self.actor = Corrector(predictor, correction, horizon, unit=noise).to(self.device)
+        shape = measured_noise_shape(simulator, noise, noise_limit, seed)
+        self.actor = Corrector(predictor, correction, horizon, shape).to(self.device)
         self.critic = CorrectionCritic(self.actor, n_critics, hidden, dropout).to(self.device)
         self.actor_target = deepcopy(self.actor).requires_grad_(False).eval()
         self.critic_target = deepcopy(self.critic).requires_grad_(False).eval()
@@ -592,10 +600,9 @@ class IterativeHinge:
     @torch.no_grad()
     def _explore(self, states: Tensor) -> Tensor:
         """The actor's corrections of states [N, D] plus noise, [N, L] in [-1, 1]."""
-        times, length = self.env.actions_per_scene, len(self.actor.sensitivity)
+        times, length = self.env.actions_per_scene, len(self.actor.noise_shape)
         pairs = torch.from_numpy(opposite_pairs(self.rng, len(states) // times, times, length)).to(states)
-        noise = self.noise / self.actor.correction * self.actor.sensitivity * pairs
-        return (self.actor(states) + noise).clamp(-1, 1)
+        return (self.actor(states) + pairs @ self.actor.noise_shape / self.actor.correction).clamp(-1, 1)
 
     # --------------------------------------------------------------------------------------------------------- learning
 

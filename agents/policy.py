@@ -109,8 +109,8 @@ class KernelCritic(BaseModel):
         observation_space: uint8 images, channels first.
         action_space: Actions in [-1, 1].
         predictor: The pretrained predictor (copied, frozen).
-        sensitivity: Weight of each action component, [L]: how much of the code it moves.
-        unit: Distance from mu0, in units of the most telling component, that the critics see as one.
+        noise_shape: What turns unit normal numbers into exploration noise, [L, L]: see :mod:`agents.exploration`. The
+            critics see moves from mu0 in its units.
         n_critics: Size of the ensemble.
         hidden: Width of the hidden layers.
         dropout: Share of the inputs and hidden units left out in training.
@@ -119,23 +119,23 @@ class KernelCritic(BaseModel):
         pretrained: The frozen copy.
     """
 
-    sensitivity: Tensor
+    noise_shape: Tensor
+    into_units: Tensor
 
     def __init__(
         self,
         observation_space: spaces.Space[Any],
         action_space: spaces.Box,
         predictor: KernelPredictor,
-        sensitivity: Tensor,
-        unit: float,
+        noise_shape: Tensor,
         n_critics: int,
         hidden: int = 256,
         dropout: float = 0.2,
     ) -> None:
         super().__init__(observation_space, action_space)
         self.pretrained = deepcopy(predictor).requires_grad_(False).eval()
-        self.register_buffer("sensitivity", sensitivity.detach().clone())
-        self.unit = unit
+        self.register_buffer("noise_shape", noise_shape.detach().clone())
+        self.register_buffer("into_units", torch.linalg.inv(noise_shape.detach()))
         self.description_size = predictor.feature_size + predictor.code_length
         self.q_networks = nn.ModuleList(
             QNetwork(self.description_size, predictor.code_length, hidden, dropout) for _ in range(n_critics)
@@ -165,9 +165,9 @@ class KernelCritic(BaseModel):
         return torch.stack([network(description, moved) for network in self.q_networks])
 
     def moved(self, description: Tensor, actions: Tensor) -> Tensor:
-        """Differences of actions [B, L] or [B, K, L] from mu0; components that hardly move the code hardly count."""
+        """Differences of actions [B, L] or [B, K, L] from mu0, in units of the exploration noise."""
         start = self.split(description)[1]
-        return (actions - (start[:, None] if actions.ndim == 3 else start)) * self.sensitivity / self.unit
+        return (actions - (start[:, None] if actions.ndim == 3 else start)) @ self.into_units
 
     def forward(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
         """SB3's interface: uint8 images and actions -> one [B, 1] per critic."""
@@ -189,15 +189,13 @@ class KernelPolicy(TD3Policy):
         action_space: Actions in [-1, 1].
         lr_schedule: Learning rate of the critics.
         predictor: The pretrained predictor with its kernel basis.
-        unit: Distance from mu0, in units of the most telling component, that the critics see as one.
+        noise_shape: What turns unit normal numbers into exploration noise, [L, L]; None makes a tenth of the action
+            range's half width of each.
         n_critics: Size of the ensemble.
         hidden: Width of the critics' hidden layers.
         dropout: Share of the critics' inputs and hidden units left out in training.
         train_features: Whether the actor's convolutions are trained too.
         **kwargs: Further arguments of SB3's TD3Policy.
-
-    Attributes:
-        sensitivity: How much of the code each action component moves, as a share of the largest, [L].
 
     Raises:
         ValueError: The actions are not as long as the predictor's code.
@@ -210,7 +208,7 @@ class KernelPolicy(TD3Policy):
         lr_schedule: Schedule,
         *,
         predictor: Checkpoint[KernelPredictor],
-        unit: float = 0.1,
+        noise_shape: Tensor | None = None,
         n_critics: int = 4,
         hidden: int = 256,
         dropout: float = 0.2,
@@ -222,14 +220,10 @@ class KernelPolicy(TD3Policy):
                 f"the predictor gives {predictor.network.code_length} numbers, the actions have shape "
                 f"{action_space.shape}: use a predictor trained for this environment's kernel basis"
             )
-        self.pretrained_predictor, self.unit = predictor, unit
+        self.pretrained_predictor = predictor
+        self.noise_shape = 0.1 * torch.eye(predictor.network.code_length) if noise_shape is None else noise_shape
         self.n_critics, self.hidden, self.dropout, self.train_features = n_critics, hidden, dropout, train_features
         super().__init__(observation_space, action_space, lr_schedule, n_critics=n_critics, **kwargs)
-
-    @property
-    def sensitivity(self) -> Tensor:
-        """How much of the code each action component moves, as a share of the largest, [L]."""
-        return self.pretrained_predictor.basis.sensitivity
 
     def make_actor(self, features_extractor: Any = None) -> KernelActor:  # type: ignore[override]
         """A copy of the pretrained predictor."""
@@ -243,8 +237,7 @@ class KernelPolicy(TD3Policy):
             self.observation_space,
             self.action_space,  # type: ignore[arg-type]
             self.pretrained_predictor.network,
-            self.sensitivity,
-            self.unit,
+            self.noise_shape,
             self.n_critics,
             self.hidden,
             self.dropout,
@@ -254,7 +247,7 @@ class KernelPolicy(TD3Policy):
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | {
             "predictor": self.pretrained_predictor,
-            "unit": self.unit,
+            "noise_shape": self.noise_shape,
             "n_critics": self.n_critics,
             "hidden": self.hidden,
             "dropout": self.dropout,

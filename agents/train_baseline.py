@@ -38,7 +38,7 @@ class Settings(ImprovementSettings):
         tau: Polyak rate of the averaged actor.
         absolute: Climb the plain mean of the reward, not that of each scene's relative improvement.
         train_features: Train the actor's convolutions too ("gradient" only).
-        noise: Standard deviation of the shifts of the most telling action component ("random" only).
+        noise: What the shifts change the picture by in each direction, in grey levels ("random" only).
         test_crops: Crops of the test scenes; 0 leaves the test out.
         test_widths: Kernel widths of the test scenes; None takes those that are reported for the scale.
     """
@@ -51,7 +51,7 @@ class Settings(ImprovementSettings):
     tau: float = 0.05
     absolute: bool = False
     train_features: bool = False
-    noise: float = 0.1
+    noise: float = 0.5
     test_crops: int = 12
     test_widths: tuple[float, ...] | None = None
 

@@ -40,8 +40,9 @@ class Settings(ImprovementSettings):
         loss: Critic loss: printed, hinge_l2, hinge_l1, hinge_margin or mse.
         shift: Added to squashed rewards and advantages before the critic loss; 3 makes both non-negative, 0 lets the
             hinge act on negative ones.
-        noise: Exploration noise in action units of the most telling component.
+        noise: What exploration noise changes the picture by in each direction of the action space, in grey levels.
         noise_final: The same at the end; None keeps it constant.
+        noise_limit: The largest noise of any direction in action units.
         anchor: Weight of the squared distance from the pretrained code in units of the noise.
         learning_rate: Of the critics.
         actor_learning_rate: Of the actor.
@@ -66,8 +67,9 @@ class Settings(ImprovementSettings):
     actions_per_scene: int = 4
     loss: str = "hinge_l2"
     shift: float = 3.0
-    noise: float = 0.1
+    noise: float = 0.5
     noise_final: float | None = None
+    noise_limit: float = 0.3
     anchor: float = 0.003
     learning_rate: float = 1e-3
     actor_learning_rate: float = 2e-4
@@ -89,7 +91,17 @@ class Settings(ImprovementSettings):
         """Keywords of :class:`~agents.hinge_ddpg.HingeDDPG` that bear the settings' own names."""
         names = (
             *("learning_rate", "actor_learning_rate", "buffer_size", "learning_starts", "batch_size"),
-            *("gradient_steps", "loss", "shift", "noise", "noise_final", "warmup_updates", "anchor", "pessimism"),
+            *(
+                "gradient_steps",
+                "loss",
+                "shift",
+                "noise",
+                "noise_final",
+                "noise_limit",
+                "warmup_updates",
+                "anchor",
+                "pessimism",
+            ),
             *("normalisation", "train_features", "seed"),
         )
         return {name: getattr(self, name) for name in names} | {"n_critics": self.critics}

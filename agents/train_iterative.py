@@ -46,7 +46,9 @@ class Settings(ImprovementSettings):
         n_steps: Rewards that the critics' targets add up before they bootstrap; 0 takes all of the episode's.
         discount: Discount of later rewards.
         loss: Critic loss: printed, hinge_l2, hinge_l1, hinge_margin or mse.
-        noise: Exploration noise of the code at each step, in action units of the most telling component.
+        noise: What exploration noise changes the picture by at each step in each direction of the action space, in grey
+            levels.
+        noise_limit: The largest noise of any direction in action units.
         anchor: Weight of the squared total move from the pretrained code in units of the noise.
         learning_rate: Of the critics.
         actor_learning_rate: Of the actor.
@@ -75,7 +77,8 @@ class Settings(ImprovementSettings):
     n_steps: int = 1
     discount: float = 1.0
     loss: str = "hinge_l2"
-    noise: float = 0.1
+    noise: float = 0.5
+    noise_limit: float = 0.3
     anchor: float = 0.01
     learning_rate: float = 1e-3
     actor_learning_rate: float = 4e-4
@@ -96,7 +99,7 @@ class Settings(ImprovementSettings):
         """Keywords of :class:`~agents.iterative.IterativeHinge`."""
         names = (
             *("learning_rate", "actor_learning_rate", "learning_starts", "batch_size", "gradient_steps", "loss"),
-            *("noise", "warmup_updates", "anchor", "pessimism", "seed"),
+            *("noise", "noise_limit", "warmup_updates", "anchor", "pessimism", "seed"),
         )
         return {name: getattr(self, name) for name in names} | {
             "n_critics": self.critics,

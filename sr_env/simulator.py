@@ -327,6 +327,27 @@ class Simulator:
         return self.score(scenes, self.render(scenes.lr, code), code)
 
     @torch.no_grad()
+    def change(self, scenes: Scenes, actions: Tensor, step: float = 0.05) -> Tensor:
+        """How strongly small moves of the actions [B, L] change the picture: M, [L, L].
+
+        A move m changes SR by ``sqrt(m M m^T)`` grey levels (of 255, root mean square over the scenes and samples).
+        Central differences of the renderer in full precision, before rounding; 2 L renderings of the batch.
+
+        Args:
+            scenes: The scenes.
+            actions: Around which actions.
+            step: Size of the differences in action units.
+        """
+        moved = []
+        for move in step * torch.eye(self.code_length, device=self.device):
+            ends = [
+                self.renderer.network(scenes.lr, self.basis.to_code(actions + sign * move)).float() for sign in (1, -1)
+            ]
+            moved.append((ends[0] - ends[1]).flatten() * (255 / (2 * step)))
+        jacobian = torch.stack(moved)
+        return jacobian @ jacobian.T / jacobian.shape[1]
+
+    @torch.no_grad()
     def reconstruct(self, scenes: Scenes) -> tuple[Result, Tensor]:
         """The reference reconstruction, and the action whose code it used (the mean kernel's where it used none)."""
         if self.predictor is not None:

@@ -272,12 +272,14 @@ def test_targets_are_squashed_and_clipped() -> None:
 
 
 def test_acts_near_mu_from_the_first_step(make: Make) -> None:
-    agent = make(learning_starts=1000, noise=0.1)
+    agent = make(learning_starts=1000, noise_limit=0.1)
     agent.learn(40)
     memory = agent.memory
     observations = torch.from_numpy(memory.observations[:10].reshape(-1, 3, 16, 16))
     noise = memory.actions[:10].reshape(-1, 10) - agent.actor(observations).detach().numpy()
-    expected = 0.1 * agent.policy.sensitivity.numpy()
+    shape = agent.critic.noise_shape.numpy()
+    expected = np.sqrt((shape**2).sum(0))
+    assert 0.001 < expected.min() <= expected.max() < 0.1001
     np.testing.assert_allclose(noise.std(0), expected, rtol=0.45)
     assert np.abs(noise).max() < 0.5  # uniform actions would be up to 2 away
 
@@ -296,14 +298,14 @@ def test_several_actions_on_a_scene_lie_opposite_each_other(make: Make) -> None:
 
 
 def test_noise_follows_its_schedule(make: Make) -> None:
-    agent = make(noise=0.2, noise_final=0.0)
+    agent = make(noise=2.0, noise_final=0.0)
     sizes = {}
     for progress in (1.0, 0.5, 0.0):
         agent._current_progress_remaining = progress
         sizes[progress] = agent._draw_noise(2000, 1).std(0)
-    expected = agent.policy.sensitivity.numpy()
-    np.testing.assert_allclose(sizes[1.0], 0.2 * expected, rtol=0.1)
-    np.testing.assert_allclose(sizes[0.5], 0.1 * expected, rtol=0.1)
+    expected = np.sqrt((agent.critic.noise_shape.numpy() ** 2).sum(0))
+    np.testing.assert_allclose(sizes[1.0], expected, rtol=0.1)
+    np.testing.assert_allclose(sizes[0.5], expected / 2, rtol=0.1)
     assert sizes[0.0].max() == 0
 
 
@@ -339,9 +341,14 @@ def fill(agent: HingeDDPG, better: float) -> None:
         observations = rng.integers(0, 256, (4, 3, 16, 16), dtype=np.uint8)
         start, _ = agent.predict(observations)
         actions = np.clip(start + 0.2 * rng.standard_normal((4, 10)), -1, 1).astype(np.float32)
-        reward = -((actions[:, 0] - start[:, 0] - better) ** 2)
+        reward = better**2 - (actions[:, 0] - start[:, 0] - better) ** 2  # mu0 itself earns nothing
         described = agent.critic.describe(torch.from_numpy(observations)).numpy()
         remember(memory, observations, actions, reward, descriptions=described)
+
+
+def even(size: float) -> dict[str, float]:
+    """Settings of noise that is of one size in all components, whatever it does to the picture."""
+    return {"noise": 1e9, "noise_limit": size}
 
 
 def moved(agent: HingeDDPG) -> float:
@@ -355,7 +362,7 @@ def test_actor_climbs_to_the_reward_and_the_anchor_holds_it(make: Make) -> None:
     shifts = {}
     for anchor in (0.0, 100.0):
         agent = make(
-            buffer_size=512, batch_size=64, warmup_updates=150, actor_learning_rate=1e-3, anchor=anchor, noise=0.2
+            buffer_size=512, batch_size=64, warmup_updates=150, actor_learning_rate=1e-3, anchor=anchor, **even(0.2)
         )
         agent.learn(4)  # sets SB3's logger up
         fill(agent, better=0.2)
@@ -368,7 +375,7 @@ def test_actor_climbs_to_the_reward_and_the_anchor_holds_it(make: Make) -> None:
 def test_printed_loss_runs_away(make: Make) -> None:
     values = {}
     for loss in ("printed", "hinge_l2"):
-        agent = make(loss=loss, buffer_size=256, warmup_updates=10_000)
+        agent = make(loss=loss, buffer_size=256, warmup_updates=10_000, **even(0.1))
         agent.learn(4)
         fill(agent, better=0.0)
         agent.train(150, 64)

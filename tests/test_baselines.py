@@ -122,11 +122,12 @@ def test_search_moves_with_the_gradient(simulator: Simulator) -> None:
     exact = build(FineTune, simulator, relative=False)
     exact.score(scenes, exact.actor(scenes.lr))[0].sum().backward()
     gradient = exact.actor.head[-1].bias.grad  # type: ignore[union-attr]
-    search = build(RandomSearch, simulator, noise=0.01)  # this renderer is far from linear
+    search = build(RandomSearch, simulator, noise_limit=0.01)  # this renderer is far from linear
     start = search.actor.head[-1].bias.clone()  # type: ignore[operator]
     search._improve(scenes.repeat(400))
     moved = search.actor.head[-1].bias - start
-    assert torch.cosine_similarity(moved / search.noise, gradient * search.noise, dim=0) > 0.9
+    into_units = torch.linalg.inv(search.noise_shape)
+    assert torch.cosine_similarity(moved @ into_units, gradient @ search.noise_shape, dim=0) > 0.9
 
 
 @METHODS

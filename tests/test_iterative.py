@@ -146,9 +146,8 @@ def test_starts_as_the_reference(make: Make, tiny_predictor: Path) -> None:
 
 @pytest.mark.parametrize("corrections", [0, 1, STEPS])
 def test_a_player_does_what_the_environment_does(make: Make, corrections: int) -> None:
-    agent = make(noise=1e-9)
+    agent = make()
     stir(agent)
-    agent.actor.unit = 0.1  # the noise is none, the networks' unit stays
     agent.play()
     simulator = agent.env.simulator
     observation, _ = agent.env.reset(seed=5)
@@ -202,7 +201,8 @@ def test_a_corrector_is_read_as_written(make: Make, tiny_predictor: Path, tmp_pa
     states = some_steps(agent).states[0]
     read = load_corrector(tmp_path / "c.safetensors", predictor)
     assert torch.equal(read(states), agent.actor(states))
-    assert (read.max_steps, read.correction, read.unit) == (STEPS, 0.5, 0.1)
+    assert (read.max_steps, read.correction) == (STEPS, 0.5)
+    assert torch.equal(read.noise_shape, agent.actor.noise_shape)
     with pytest.raises(ValueError, match="corrects tiny_predictor"):
         load_corrector(tmp_path / "c.safetensors", load_predictor("predictor_x4"))
     (tmp_path / "d.safetensors").write_bytes(b"no")
@@ -247,8 +247,8 @@ def test_training_raises_the_return(make: Make, monkeypatch: pytest.MonkeyPatch,
     agent = make(
         {"max_steps": 2, "patch_size": 32},
         **{"n_steps": n_steps, "buffer_size": 2000, "batch_size": 64, "gradient_steps": 5, "anchor": 0.0},
-        **{"learning_rate": 3e-3, "actor_learning_rate": 5e-3, "noise": 0.15, "tau": 0.05, "dropout": 0.0},
-        **{"warmup_updates": 40, "learning_starts": 64},
+        **{"learning_rate": 3e-3, "actor_learning_rate": 5e-3, "noise": 1e9, "tau": 0.05, "dropout": 0.0},
+        **{"warmup_updates": 40, "learning_starts": 64, "noise_limit": 0.15},
     )
     monkeypatch.setattr(agent.env.simulator, "evaluate", toy(agent.env.simulator, 0.3))
     agent.learn(240)
