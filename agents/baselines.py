@@ -285,7 +285,7 @@ class RandomSearch(Baseline):
         simulator: Simulator,
         pretrained: Checkpoint[KernelPredictor],
         *,
-        noise: float = 0.5,
+        noise: float = 0.7,
         noise_limit: float = 0.3,
         **kwargs: Any,
     ) -> None:

@@ -8,7 +8,8 @@ the critic with the actor. What is added to the printed algorithm keeps the acto
 * noise changes the picture alike in every direction of the action space (:mod:`agents.exploration`), and the anchor to
   the pretrained code is in its units; where several actions are scored on one scene (``actions_per_scene`` of the
   vector environment) they lie in opposite pairs;
-* a critic says how much better an action is than the pretrained one, which is zero there by construction;
+* a critic says how much better an action is than the pretrained one, which is zero there by construction, and is
+  fitted to the differences between the actions on one scene as well (:func:`contrast`);
 * the actor climbs the mean of several critics less their disagreement, which dropout keeps from learning the scenes by
   heart, by small clipped steps, and is averaged on the way;
 * rewards are scaled per range of kernel widths and squashed, so that no width rules the mean, and shifted to be
@@ -84,6 +85,22 @@ def squash(rewards: Tensor, scale: Tensor | float) -> Tensor:
     kernel width) from ruling the mean, and a reward of zero, which is the pretrained actor's, apart from small ones.
     """
     return torch.asinh(rewards / scale).clamp(-REWARD_CLIP, REWARD_CLIP)
+
+
+def contrast(q: Tensor, wanted: Tensor, times: int) -> Tensor:
+    """How badly critics tell the actions on one scene apart: mean Huber loss of their differences, in units of these.
+
+    Once the actor has moved, most of the reward's variance is how well the move suits a scene, much of which no critic
+    can see in the LR image. It is the same for all actions on that scene, and the actor climbs differences.
+
+    Args:
+        q: Advantages by every critic, [n_critics, B].
+        wanted: What they should be, of the same shape.
+        times: Neighbours that share a scene, a divisor of B.
+    """
+    told, true = (x.unflatten(-1, (-1, times)) - x.unflatten(-1, (-1, times)).mean(-1, True) for x in (q, wanted))
+    size = true.square().mean().sqrt().clamp_min(1e-6)
+    return F.smooth_l1_loss(told / size, true / size)
 
 
 def group_widths(widths: np.ndarray, width_range: tuple[float, float]) -> np.ndarray:
@@ -246,10 +263,11 @@ class SceneBuffer(ReplayBuffer):
         return self._batch(np.repeat(rows, self.n_envs), np.tile(np.arange(self.n_envs), len(rows)), images=False)
 
     def draw(self, batch_size: int, rng: np.random.Generator, images: bool) -> SceneBatch:
-        """Draw scenes with replacement; their LR images too where asked for."""
-        return self._batch(
-            rng.integers(self.size(), size=batch_size), rng.integers(self.n_envs, size=batch_size), images
-        )
+        """Draw scenes with replacement, each with all actions tried on it in a row; their LR images where asked for."""
+        scenes = max(1, batch_size // self._times)
+        rows = rng.integers(self.size(), size=scenes).repeat(self._times)
+        first = rng.integers(self.n_envs // self._times, size=scenes) * self._times
+        return self._batch(rows, (first[:, None] + np.arange(self._times)).ravel(), images)
 
     def measure_scales(self) -> None:
         """Renew the scales of the rewards from what is kept; a group seen rarely takes the median over all."""
@@ -339,6 +357,7 @@ class HingeDDPG(DDPG):
         normalisation: Rewards are divided by their median magnitude per range of kernel widths ("width"), over "all"
             scenes, or not ("none"), or by the root mean square of those on the same scene ("scene"), which needs
             several actions on each.
+        contrast: Weight of :func:`contrast` in the critic loss, where several actions are tried on each scene.
         shift: What is added to the squashed rewards and to the critics' advantages before the critic loss;
             ``REWARD_CLIP`` makes both non-negative, 0 leaves the hinge to act on what is negative.
         policy_kwargs: Further arguments of the policy.
@@ -374,7 +393,7 @@ class HingeDDPG(DDPG):
         gamma: float = 0.99,
         gradient_steps: int = 8,
         loss: str = "hinge_l2",
-        noise: float = 0.5,
+        noise: float = 0.7,
         noise_final: float | None = None,
         noise_limit: float = 0.3,
         warmup_updates: int = 500,
@@ -386,6 +405,7 @@ class HingeDDPG(DDPG):
         n_critics: int = 4,
         pessimism: float = 1.0,
         normalisation: Normalisation = "width",
+        contrast: float = 3.0,
         shift: float = REWARD_CLIP,
         policy_kwargs: dict[str, Any] | None = None,
         _init_setup_model: bool = True,
@@ -394,7 +414,7 @@ class HingeDDPG(DDPG):
         critic_loss(loss)  # an unknown name shows here
         check_choice("normalisation", normalisation, NORMALISATIONS)
         self.noise_final, self.noise_limit = noise if noise_final is None else noise_final, noise_limit
-        self.pessimism, self.normalisation, self.shift = pessimism, normalisation, shift
+        self.pessimism, self.normalisation, self.contrast, self.shift = pessimism, normalisation, contrast, shift
         self.actions_per_scene = 1
         self.loss, self.noise, self.anchor, self.saturation, self.clip = loss, noise, anchor, saturation, clip
         self.actor_learning_rate, self.warmup_updates, self.train_features = (
@@ -527,9 +547,12 @@ class HingeDDPG(DDPG):
             batch = self.memory.draw(batch_size, self.rng, images=self.train_features)
             q = self.critic.score(batch.descriptions, batch.actions)
             wanted = squash(batch.rewards, batch.scales).expand_as(q)
-            loss = loss_function(q + self.shift, wanted + self.shift, self.gamma) * len(q)
-            self._descend(self.critic, loss)
-            logs |= {"critic_loss": loss / len(q), "q": q.mean(), "target": wanted.mean()}
+            loss = loss_function(q + self.shift, wanted + self.shift, self.gamma)
+            logs |= {"critic_loss": loss, "q": q.mean(), "target": wanted.mean()}
+            if self.contrast > 0 and self.actions_per_scene > 1:
+                logs["contrast"] = contrast(q, wanted, self.actions_per_scene)
+                loss = loss + self.contrast * logs["contrast"]
+            self._descend(self.critic, loss * len(q))
             if self._n_updates > self.warmup_updates:
                 logs |= self._climb(batch)
         for name, value in logs.items():

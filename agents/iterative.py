@@ -483,7 +483,7 @@ class IterativeHinge:
         gradient_steps: int = 16,
         loss: str = "hinge_l2",
         hinge: float = 0.99,
-        noise: float = 0.5,
+        noise: float = 0.7,
         noise_limit: float = 0.3,
         warmup_updates: int = 200,
         anchor: float = 0.01,

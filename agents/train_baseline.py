@@ -51,7 +51,7 @@ class Settings(ImprovementSettings):
     tau: float = 0.05
     absolute: bool = False
     train_features: bool = False
-    noise: float = 0.5
+    noise: float = 0.7
     test_crops: int = 12
     test_widths: tuple[float, ...] | None = None
 

@@ -50,6 +50,7 @@ class Settings(ImprovementSettings):
         pessimism: The actor climbs the critics' mean less this many of their standard deviations.
         normalisation: Rewards are scaled per scene ("scene", with several actions on each), per range of kernel widths
             ("width"), over "all" scenes, or not ("none").
+        contrast: Weight in the critic loss of the differences between the actions on one scene.
         learning_starts: Environment steps before the first update.
         warmup_updates: Updates of the critics alone.
         gradient_steps: Updates per step of all sub-environments.
@@ -67,7 +68,7 @@ class Settings(ImprovementSettings):
     actions_per_scene: int = 4
     loss: str = "hinge_l2"
     shift: float = 3.0
-    noise: float = 0.5
+    noise: float = 0.7
     noise_final: float | None = None
     noise_limit: float = 0.3
     anchor: float = 0.003
@@ -76,6 +77,7 @@ class Settings(ImprovementSettings):
     critics: int = 4
     pessimism: float = 1.0
     normalisation: Normalisation = "width"
+    contrast: float = 3.0
     learning_starts: int = 512
     warmup_updates: int = 200
     gradient_steps: int = 16
@@ -102,7 +104,7 @@ class Settings(ImprovementSettings):
                 "anchor",
                 "pessimism",
             ),
-            *("normalisation", "train_features", "seed"),
+            *("normalisation", "contrast", "train_features", "seed"),
         )
         return {name: getattr(self, name) for name in names} | {"n_critics": self.critics}
 

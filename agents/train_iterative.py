@@ -77,7 +77,7 @@ class Settings(ImprovementSettings):
     n_steps: int = 1
     discount: float = 1.0
     loss: str = "hinge_l2"
-    noise: float = 0.5
+    noise: float = 0.7
     noise_limit: float = 0.3
     anchor: float = 0.01
     learning_rate: float = 1e-3

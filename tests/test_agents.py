@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.hinge_ddpg import REWARD_CLIP, HingeDDPG, SceneBuffer, squash
+from agents.hinge_ddpg import REWARD_CLIP, HingeDDPG, SceneBuffer, contrast, squash
 from agents.losses import CRITIC_LOSSES, critic_loss
 from agents.policy import KernelCritic
 from agents.report import verdict
@@ -234,6 +234,25 @@ def test_rewards_are_scaled_per_scene(make: Make) -> None:
     torch.testing.assert_close(batch.scales, expected)
     with pytest.raises(ValueError, match="several actions on a scene"):
         make(normalisation="scene")
+
+
+def test_drawn_scenes_come_with_all_actions_tried_on_them(make: Make) -> None:
+    memory = make(buffer_size=128, env_changes={"actions_per_scene": 2}).memory
+    images = np.zeros((4, 3, 16, 16), np.uint8)
+    for number in range(8):
+        remember(memory, images, np.zeros((4, 10)), 4 * number + np.arange(4.0))
+    drawn = memory.draw(64, np.random.default_rng(0), images=False).rewards.reshape(-1, 2)
+    assert len(drawn) == 32
+    assert torch.equal(drawn[:, 1], drawn[:, 0] + 1)
+    assert set((drawn[:, 0] % 4).tolist()) == {0, 2}  # a scene is 0 and 1 or 2 and 3
+
+
+def test_contrast_by_hand() -> None:
+    # Two scenes with two actions. Differences from the scene's mean: wanted (1, -1) and (3, -3), of rms sqrt(5).
+    wanted = torch.tensor([[6.0, 4.0, 0.0, -6.0]])
+    assert contrast(wanted + torch.tensor([[5.0, 5.0, -7.0, -7.0]]), wanted, 2) == 0  # the scene's own level is free
+    told = torch.tensor([[2.0, 2.0, 0.0, -6.0]])  # the first scene's difference is missed: off by 1 / sqrt(5)
+    assert contrast(told, wanted, 2).item() == pytest.approx(0.5 * (2 * 0.2) / 4)
 
 
 def test_memory_wants_descriptions_first(make: Make) -> None:
