@@ -46,7 +46,7 @@ class ImprovementSettings:
         selection_side: Longest side in HR pixels of what is taken of them; None takes them whole.
         softness: Every photo is there twice, as it is and softened by a Gaussian of a width up to this in HR pixels; of
             those held out every second is softened. 0 softens none, and trains for photographs as sharp as these are:
-            on softer ones, such as Set5, an actor trained for LPIPS on sharp ones loses. See docs/rl.md.
+            on softer ones an actor trained for LPIPS sharpens too much. See docs/rl.md.
         selection_widths: Kernel widths of the selection scenes; an actor that loses at one of them is not taken.
         guards: How much worse other metrics may become on the selection scenes, such as ``--guards psnr=0.1``, in their
             own units, as the mean over widths.

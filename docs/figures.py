@@ -17,7 +17,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from agents.hinge_ddpg import group_widths, opposite_pairs
+from agents.exploration import measured_noise_shape, opposite_pairs
+from agents.hinge_ddpg import group_widths
 from agents.losses import critic_loss
 from sr_env._files import atomic_write
 from sr_env._script import run_script
@@ -188,6 +189,7 @@ def draw_losses(gamma: float = 0.99) -> Figure:
 def draw_rewards(simulator: Simulator, settings: Settings) -> tuple[Figure, Mapping[str, float]]:
     """Spread of the reward over scenes and over the actions on one scene, and its size per range of widths."""
     rng = np.random.default_rng(settings.seed)
+    shape = measured_noise_shape(simulator, noise=0.7, limit=0.3, seed=settings.seed)
     scores: dict[str, list[Tensor]] = {"score": [], "bicubic": [], "predictor": []}
     widths: list[Tensor] = []
     for first in range(0, settings.scenes, _BATCH):
@@ -195,7 +197,7 @@ def draw_rewards(simulator: Simulator, settings: Settings) -> tuple[Figure, Mapp
         scenes = simulator.draw(rng.random((count, UNIFORMS_PER_SCENE)))
         predicted, action = simulator.reconstruct(scenes)
         noise = opposite_pairs(rng, count, settings.actions, simulator.code_length)
-        moved = 0.1 * simulator.basis.sensitivity * torch.from_numpy(noise).float()
+        moved = torch.from_numpy(noise).float() @ shape
         actions = (action.repeat_interleave(settings.actions, 0) + moved).clamp(-1, 1)
         tried = simulator.evaluate(scenes.repeat(settings.actions), actions)
         scores["score"].append(tried.score.reshape(count, -1))
