@@ -13,8 +13,8 @@ from torch import Tensor
 
 from sr_env.simulator import UNIFORMS_PER_SCENE, Simulator
 
-#: Scenes on which the renderer's answer is measured.
-_SCENES = 24
+#: Batches of scenes on which the renderer's answer is measured, and their size.
+_BATCHES, _BATCH = 4, 6
 
 
 def opposite_pairs(rng: np.random.Generator, scenes: int, times: int, length: int) -> np.ndarray:
@@ -53,5 +53,8 @@ def measured_noise_shape(simulator: Simulator, noise: float, limit: float, seed:
         seed: Of the scenes, whose kernel widths are drawn like any.
     """
     noise_shape(torch.eye(1), noise, limit)  # a wrong number shows before the work
-    scenes = simulator.draw(np.random.default_rng(seed).random((_SCENES, UNIFORMS_PER_SCENE)))
-    return noise_shape(simulator.change(scenes, simulator.reconstruct(scenes)[1]), noise, limit)
+    change = torch.zeros(simulator.code_length, simulator.code_length, device=simulator.device)
+    for uniforms in np.random.default_rng(seed).random((_BATCHES, _BATCH, UNIFORMS_PER_SCENE)):
+        scenes = simulator.draw(uniforms)
+        change += simulator.change(scenes, simulator.reconstruct(scenes)[1]) / _BATCHES
+    return noise_shape(change, noise, limit)
