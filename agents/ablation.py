@@ -200,7 +200,8 @@ def draw(path: Path, outcomes: Sequence[Outcome], reward: str) -> None:
             left.fill_between(steps, gains.min(0), gains.max(0), color=line.get_color(), alpha=0.15)
     left.axhline(0, color="gray", lw=0.8)
     left.set(title="Critic losses", xlabel="environment steps", ylabel=f"held-out gain in {reward}")
-    left.legend(fontsize=8)
+    if left.get_legend_handles_labels()[0]:
+        left.legend(fontsize=8)
     for row, name in enumerate(names):
         values = [outcome.gain for outcome in outcomes if outcome.variant == name]
         right.barh(row, np.mean(values), color="C0" if name in LOSSES else "C1")
