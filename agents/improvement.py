@@ -116,6 +116,8 @@ class Improvement:
         self.settings = settings
         source = open_photos(settings.photos, split="train", min_size=settings.patch_size, memory_budget=_PHOTO_MEMORY)
         self.photos, held_out = self._split(source)
+        others = f"ends of {len(held_out)} of them" if isinstance(held_out, Part) else f"{len(held_out)} others"
+        self._data = f"{len(self.photos)} photographs of {public_path(settings.photos)}; {others} held out to select by"
         if settings.softness != 0:
             self.photos = Softened(self.photos, settings.softness, both=True)
             held_out = Softened(held_out, settings.softness, both=False)
@@ -166,6 +168,7 @@ class Improvement:
             "reward": dict(settings.reward),
             **card,
             "selection": {f"{width:g}": value for width, value in zip(settings.selection_widths, gain, strict=True)},
+            "data": self._data,
             "hardware": hardware(self.simulator.device),
             "torch": torch.__version__,
             "seed": settings.seed,

@@ -287,6 +287,7 @@ def test_script(method: Any, small: dict[str, Any], capsys: pytest.CaptureFixtur
     assert (card["method"], card["renderer_calls"], card["reward"]) == (method, 48, {"psnr": 1.0})
     assert (card["renderer"], card["ended"]) == ("tiny_renderer", "calls")
     assert card["kept"].startswith("step")
+    assert card["data"].endswith("; 2 others held out to select by")
     assert min(card["selection"].values()) >= 0
     assert load_predictor(path, scale=4).network.code_length == 10
     shown = capsys.readouterr().out
