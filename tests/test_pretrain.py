@@ -29,14 +29,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 import pretrain.loop as loop
-from pretrain import plot_curves, train_amnet, train_predictor
+from pretrain import interpolate, plot_curves, train_amnet, train_predictor
 from pretrain.loop import MAX_BAD_STEPS, Trainer, split_photos
 from sr_env.checkpoint import load_predictor, load_renderer, read_card, save_checkpoint
 from sr_env.degradation import Degradation, KernelBasis, load_basis
 from sr_env.images import to_images
 from sr_env.photos import crops, open_photos
 from sr_env.predictor import KernelPredictor
-from sr_env.renderers import amnet
+from sr_env.renderers import AMNet, amnet
 
 
 @pytest.fixture(autouse=True)
@@ -751,3 +751,63 @@ def test_curves_of_runs_are_drawn(settings: train_amnet.Settings, tmp_path: Path
         plot_curves.main(plot_curves.Settings(runs=(settings.out,), out=out, curves=("train/lost",)))
     with pytest.raises(FileNotFoundError, match="no curves in"):
         plot_curves.main(plot_curves.Settings(runs=(tmp_path,), out=out))
+
+
+# ----------------------------------------------------------------------------------------------------- interpolation
+
+
+@pytest.fixture
+def two_renderers(tmp_path: Path) -> list[Path]:
+    """Two renderers of one architecture with other weights."""
+    paths = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        folder = tmp_path / f"run{seed}"
+        folder.mkdir()
+        card = {"steps": 10 + seed, "seed": seed, "command": f"python {seed}", "validation": {"psnr": 20.0 + seed}}
+        network = AMNet(scale=4, channels=8, blocks=1)
+        paths.append(save_checkpoint(folder / "tiny_x4.safetensors", network, load_basis("isotropic", 4), 4, card))
+    return paths
+
+
+def test_interpolation_lies_between_two_renderers(
+    two_renderers: list[Path], photo_folder: Path, tmp_path: Path
+) -> None:
+    first, second = map(str, two_renderers)
+    settings = interpolate.Settings(
+        first,
+        second,
+        share=0.25,
+        data=str(photo_folder),
+        patch_size=64,
+        validation_photos=1,
+        device="cpu",
+        out=tmp_path / "mean",
+    )
+    figures = interpolate.main(settings)
+    result = load_renderer(tmp_path / "mean" / "tiny_x4.safetensors")
+    ends = [load_renderer(path).network.state_dict() for path in two_renderers]
+    for name, value in result.network.state_dict().items():
+        torch.testing.assert_close(value, 0.75 * ends[0][name] + 0.25 * ends[1][name])
+    assert result.card["validation"] == figures
+    assert figures.keys() >= {"psnr", "psnr_2.6", "lpips"}
+    assert result.card["steps"] == 10
+    told = result.card["interpolated"]
+    assert [part["share"] for part in told] == [0.75, 0.25]
+    assert [part["validation"]["psnr"] for part in told] == [20.0, 21.0]
+    assert [part["weights"] for part in told] == ["run0/tiny_x4.safetensors", "run1/tiny_x4.safetensors"]
+
+
+def test_interpolation_refuses_what_cannot_be_averaged(
+    two_renderers: list[Path], tiny_renderer: Path, tmp_path: Path
+) -> None:
+    first = str(two_renderers[0])
+    network = AMNet(scale=4, channels=8, blocks=2)
+    other = save_checkpoint(tmp_path / "deeper.safetensors", network, load_basis("isotropic", 4), 4, {})
+    with pytest.raises(ValueError, match=r"tiny_x4\.safetensors and deeper\.safetensors differ in architecture"):
+        interpolate.main(interpolate.Settings(first, str(other), out=tmp_path / "mean"))
+    with pytest.raises(ValueError, match="choose another --out"):
+        interpolate.main(interpolate.Settings(first, str(tiny_renderer), out=two_renderers[0].parent))
+    with pytest.raises(ValueError, match=r"share is 1\.5"):
+        interpolate.Settings(first, first, share=1.5)
+    assert not (tmp_path / "mean").exists()
