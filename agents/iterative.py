@@ -486,7 +486,7 @@ class IterativeHinge:
         noise: float = 0.7,
         noise_limit: float = 0.3,
         warmup_updates: int = 200,
-        anchor: float = 0.01,
+        anchor: float = 0.03,
         saturation: float = 2.0,
         clip: float = 1.0,
         tau: float = 0.005,

@@ -79,7 +79,7 @@ class Settings(ImprovementSettings):
     loss: str = "hinge_l2"
     noise: float = 0.7
     noise_limit: float = 0.3
-    anchor: float = 0.01
+    anchor: float = 0.03
     learning_rate: float = 1e-3
     actor_learning_rate: float = 4e-4
     critics: int = 4
