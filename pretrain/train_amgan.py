@@ -2,6 +2,8 @@
 
     python pretrain/train_amgan.py --data FOLDER --start amnet_x4
 
+With ``--predictor`` a share of the patches is rendered with the code that the predictor sees instead, errors and all:
+the renderer learns to be right where the predictor is usually wrong.
 ``--adversarial relativistic`` makes AMGAN*, the supplement's comparison: the same with a relativistic average GAN.
 """
 
@@ -35,7 +37,7 @@ from pretrain.losses import (
 from pretrain.train_amnet import inherit
 from sr_env._provenance import public_path
 from sr_env._script import run_script
-from sr_env.checkpoint import load_renderer
+from sr_env.checkpoint import load_predictor, load_renderer
 from sr_env.degradation import Degradation
 from sr_env.devices import channels_last
 from sr_env.photos import PhotoSource
@@ -57,6 +59,11 @@ class Settings(TrainingSettings):
         form: Realness distance: "kl" or "cross_entropy".
         discriminator_rate: Peak learning rate of the discriminator.
         discriminator_channels: Width of the discriminator's first layer.
+        predictor: Name or path of the kernel predictor whose codes a share of the patches is rendered with; None gives
+            every patch its true code.
+        predicted_share: That share, the chance of each patch.
+        render_size: Side in HR pixels of the middle of a patch that is rendered and judged, a multiple of the scale;
+            None renders all of it. The predictor always sees the whole patch: a few LR pixels tell little of the blur.
     """
 
     out: Path = Path("runs/amgan")
@@ -71,13 +78,23 @@ class Settings(TrainingSettings):
     form: Form = "kl"
     discriminator_rate: float = 1e-4
     discriminator_channels: int = 32
+    predictor: str | None = None
+    predicted_share: float = 0.5
+    render_size: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.discriminator_rate < 1:
             raise ValueError(f"discriminator_rate is {self.discriminator_rate}: give a rate between 0 and 1")
+        if not 0 < self.predicted_share <= 1:
+            raise ValueError(f"predicted_share is {self.predicted_share}: give a share above 0 and at most 1")
         if self.patch_size < MIN_SIZE:
             raise ValueError(f"patch_size is {self.patch_size}: the discriminator needs at least {MIN_SIZE}")
+        if self.render_size is not None and not MIN_SIZE <= self.render_size <= self.patch_size:
+            raise ValueError(
+                f"render_size is {self.render_size}: give at least {MIN_SIZE}, which the discriminator needs, and at "
+                f"most the patch_size of {self.patch_size}"
+            )
 
 
 class AMGANTask(Task):
@@ -98,6 +115,12 @@ class AMGANTask(Task):
         self.network = AMNet(**{**started.network.architecture, "smooth": True}).to(device)
         inherit(self.network, started.network)
         self.basis, self.scale, self.started = started.basis, started.scale, started.card
+        if (settings.render_size or 0) % self.scale:
+            raise ValueError(f"render_size is {settings.render_size}: give a multiple of the scale, {self.scale}")
+        self.predictor: nn.Module | None = None
+        if settings.predictor is not None:
+            predictor = load_predictor(settings.predictor, scale=self.scale, basis=self.basis, device=device)
+            self.predictor = channels_last(predictor.network)
         self.degradation = Degradation(self.scale)
         self.name = f"{_name(settings, self.network.architecture)}_x{self.scale}"
         self.terms: dict[str, nn.Module] = {}  # only what has a weight is loaded and computed
@@ -128,7 +151,12 @@ class AMGANTask(Task):
         """The weighted sum of the terms."""
         kernels = self.degradation.draw(uniforms, hr.device)
         lr = self.degradation(hr, kernels).contiguous(memory_format=torch.channels_last)
-        sr = network(lr, self.basis.encode(kernels.kernels)).float()
+        code = self.basis.encode(kernels.kernels)
+        if self.predictor is not None:
+            by_predictor = torch.as_tensor(uniforms[:, 4] < self.settings.predicted_share, device=hr.device)
+            code = torch.where(by_predictor[:, None], self.predicted(lr), code)
+        hr, lr = self.middle(hr, 1), self.middle(lr, self.scale)
+        sr = network(lr, code).float()
         self.pair, self.last_step = (hr, sr.detach()), step
         terms = {"l1": F.l1_loss(sr, hr), **{name: term(sr, hr) for name, term in self.terms.items()}}
         if self.adversary is not None:
@@ -136,6 +164,21 @@ class AMGANTask(Task):
                 real = self.adversary(hr) if self.adversarial.needs_real else None
             terms["adversarial"] = self.adversarial.generator(real, self.adversary(sr), seed=step)
         return total(terms, self.settings.weights), terms
+
+    @torch.no_grad()
+    def predicted(self, lr: Tensor) -> Tensor:
+        """Codes [B, L] that the predictor sees in LR images [B, 3, h, w]."""
+        if self.predictor is None:
+            raise RuntimeError("no predictor was named in the settings")
+        return self.basis.to_code(self.predictor(lr).float())
+
+    def middle(self, images: Tensor, scale: int) -> Tensor:
+        """The part that is rendered, of images [B, 3, h, w] that are smaller than HR by ``scale``."""
+        if self.settings.render_size is None:
+            return images
+        start = (self.settings.patch_size - self.settings.render_size) // 2 // self.scale * self.scale // scale
+        window = slice(start, start + self.settings.render_size // scale)
+        return images[..., window, window].contiguous(memory_format=torch.channels_last)
 
     def adversary_loss(self, adversary: nn.Module) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Loss of the discriminator on the last batch's HR and SR, and how far apart it tells them."""
@@ -146,8 +189,16 @@ class AMGANTask(Task):
         return loss, {"real_fake_distance": (real.mean(0) - fake.mean(0)).norm()}
 
     def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor]:
-        """LPIPS and PSNR-Y on held-out photos with the true code."""
-        return self.held_out.score(network)
+        """LPIPS and PSNR-Y on held-out photos, with the true code or, with a predictor, with the predicted one.
+
+        Of a network trained for a predictor its headline is with that predictor, and the true code's figures stand
+        beside it, as ``lpips_true_kernel``.
+        """
+        true_kernel, picture = self.held_out.score(network)
+        if self.predictor is None:
+            return true_kernel, picture
+        figures, picture = self.held_out.score(lambda lr, code: network(lr, self.predicted(lr)))
+        return {**figures, **{f"{name}_true_kernel": true_kernel[name] for name in self.held_out.metrics}}, picture
 
     def card(self) -> dict[str, Any]:
         """Losses used, the VGG behind them, and the renderer this one started from."""
@@ -162,6 +213,9 @@ class AMGANTask(Task):
             "start": f"{public_path(settings.start)}, validation {self.started.get('validation')}",
             "kernels": "isotropic Gaussian, 21x21",
             "widths": self.degradation.width_range,
+            "codes": "true"
+            if settings.predictor is None
+            else f"of {public_path(settings.predictor)} with a chance of {settings.predicted_share:g}, else true",
         }
 
 

@@ -231,6 +231,44 @@ def test_export(settings: train_amgan.Settings, changed: dict[str, Any], name: s
     assert not same(tensors(loaded.network), tensors(started.network))
 
 
+def test_a_share_of_the_middles_is_rendered_with_the_predicted_code(
+    settings: train_amgan.Settings, tiny_predictor: Path
+) -> None:
+    changed = replace(settings, patch_size=96, render_size=64, predictor=str(tiny_predictor), predicted_share=0.4)
+    task = amgan(trainer(changed))
+    hr = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    uniforms = np.full((2, 5), 0.3)
+    uniforms[1, 4] = 0.7
+    seen: dict[str, torch.Tensor] = {}
+
+    def network(lr: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
+        seen.update(lr=lr, code=code)
+        return task.network(lr, code)
+
+    task.loss(network, hr, uniforms, 0)  # type: ignore[arg-type]
+    kernels = task.degradation.draw(uniforms, hr.device)
+    lr, true = task.degradation(hr, kernels), task.basis.encode(kernels.kernels)
+    predicted = task.predicted(lr)
+    assert not torch.allclose(predicted, true, atol=1e-2)
+    assert torch.allclose(seen["code"][0], predicted[0], atol=1e-5)
+    assert torch.equal(seen["code"][1], true[1])
+    assert torch.equal(seen["lr"], lr[..., 4:20, 4:20])
+    assert task.pair is not None
+    assert torch.equal(task.pair[0], hr[..., 16:80, 16:80])
+
+
+def test_a_network_for_a_predictor_is_judged_with_it(settings: train_amgan.Settings, tiny_predictor: Path) -> None:
+    with_predictor = replace(settings, predictor=str(tiny_predictor), steps=1)
+    figures = train_amgan.main(with_predictor)
+    task = amgan(trainer(replace(with_predictor, resume=True)))
+    network = load_renderer(settings.out / "amgan_x4.safetensors").network
+    by_hand = task.held_out.score(lambda lr, code: network(lr, task.predicted(lr)))[0]
+    assert {name: figures[name] for name in by_hand} == pytest.approx(by_hand, rel=1e-4)
+    assert figures["lpips_true_kernel"] == pytest.approx(task.held_out.score(network)[0]["lpips"], rel=1e-4)
+    card = load_renderer(settings.out / "amgan_x4.safetensors").card
+    assert card["codes"].endswith("with a chance of 0.5, else true")
+
+
 def test_the_weights_of_the_lowest_lpips_are_kept(settings: train_amgan.Settings) -> None:
     run = trainer(replace(settings, validate_every=1))
     scores = iter([0.5, 0.3, 0.4, 0.35])
@@ -253,6 +291,14 @@ def test_mistakes_show_before_training(settings: train_amgan.Settings) -> None:
         replace(settings, patch_size=60)
     with pytest.raises(ValueError, match="discriminator_rate is 0"):
         replace(settings, discriminator_rate=0.0)
+    with pytest.raises(ValueError, match="predicted_share is 0"):
+        replace(settings, predicted_share=0.0)
+    with pytest.raises(ValueError, match=r"render_size is 96: give at least 64.* at most the patch_size of 64"):
+        replace(settings, render_size=96)
+    with pytest.raises(ValueError, match="render_size is 66: give a multiple of the scale, 4"):
+        trainer(replace(settings, patch_size=96, render_size=66))
+    with pytest.raises(FileNotFoundError, match="no predictor 'nobody'"):
+        trainer(replace(settings, predictor="nobody"))
     with pytest.raises(FileNotFoundError, match="no renderer 'amnet_xxl'"):
         trainer(replace(settings, start="amnet_xxl"))
     with pytest.raises(ValueError, match="outcomes is 1"):
