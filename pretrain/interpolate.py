@@ -18,13 +18,13 @@ from pretrain.loop import HeldOut, TrainingSettings, split_photos
 from sr_env._files import check_writable
 from sr_env._provenance import command_line, commit, public_path
 from sr_env._script import run_script
-from sr_env.checkpoint import Checkpoint, load_renderer, save_checkpoint
+from sr_env.checkpoint import Checkpoint, load_predictor, load_renderer, save_checkpoint
 from sr_env.degradation import Degradation
 from sr_env.devices import resolve_device
 from sr_env.renderers import AMNet
 
 #: What a card tells of each of the two; the rest of it is the first one's.
-_TOLD = ("steps", "seconds", "command", "commit", "start", "losses", "validation", "notes", "interpolated")
+_TOLD = ("steps", "seconds", "command", "commit", "start", "losses", "codes", "validation", "notes", "interpolated")
 
 
 @dataclass
@@ -41,6 +41,7 @@ class Settings:
         validation_photos: Photos of the folder that were held out (the bundled source has its own).
         softness: Where positive, the held-out photos are there a second time, softened by a Gaussian of this width in
             HR pixels.
+        predictor: Name or path of a kernel predictor to measure the result with; None measures with the true codes.
         device: "auto", "cpu", "cuda" or "cuda:N".
         out: Folder for the average, under the first one's file name.
     """
@@ -52,6 +53,7 @@ class Settings:
     patch_size: int = TrainingSettings.patch_size
     validation_photos: int = TrainingSettings.validation_photos
     softness: float = 0.0
+    predictor: str | None = None
     device: str = "auto"
     out: Path = Path("runs/interpolated")
 
@@ -103,7 +105,12 @@ def main(settings: Settings) -> dict[str, float]:
     measure = HeldOut(
         held_out, Degradation(first.scale), first.basis, device, settings.softness, metrics=("lpips", "psnr")
     )
-    figures = {name: round(value, 4) for name, value in measure.score(network)[0].items()}
+    if settings.predictor is None:
+        scores = measure.score(network)[0]
+    else:
+        mu = load_predictor(settings.predictor, scale=first.scale, basis=first.basis, device=device).network
+        scores = measure.score_blind(network, lambda lr: first.basis.to_code(mu(lr)))[0]
+    figures = {name: round(value, 4) for name, value in scores.items()}
     card: dict[str, Any] = {
         **first.card,
         "interpolated": [

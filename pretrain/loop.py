@@ -232,6 +232,19 @@ class HeldOut:
             figures |= {f"{name}_{width}": value for width, value in values.items()}
         return figures, torch.cat((next(reversed(rendered.values()))[0], self.hr[0]), dim=-1)
 
+    def score_blind(
+        self, render: Callable[[Tensor, Tensor], Tensor], predict: Callable[[Tensor], Tensor]
+    ) -> tuple[dict[str, float], Tensor]:
+        """:meth:`score` with predicted codes, and beside each mean that of the true ones, as ``psnr_true_kernel``.
+
+        Args:
+            render: (LR [B, 3, h, w], code [B, L]) -> SR [B, 3, H, W].
+            predict: LR [B, 3, h, w] -> code [B, L].
+        """
+        true_kernel = self.score(render)[0]
+        figures, picture = self.score(lambda lr, code: render(lr, predict(lr)))
+        return {**figures, **{f"{name}_true_kernel": true_kernel[name] for name in self.metrics}}, picture
+
 
 def split_photos(settings: TrainingSettings) -> tuple[PhotoSource, np.ndarray, PhotoSource]:
     """Open the photos and hold some out.

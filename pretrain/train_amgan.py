@@ -194,11 +194,9 @@ class AMGANTask(Task):
         Of a network trained for a predictor its headline is with that predictor, and the true code's figures stand
         beside it, as ``lpips_true_kernel``.
         """
-        true_kernel, picture = self.held_out.score(network)
         if self.predictor is None:
-            return true_kernel, picture
-        figures, picture = self.held_out.score(lambda lr, code: network(lr, self.predicted(lr)))
-        return {**figures, **{f"{name}_true_kernel": true_kernel[name] for name in self.held_out.metrics}}, picture
+            return self.held_out.score(network)
+        return self.held_out.score_blind(network, self.predicted)
 
     def card(self) -> dict[str, Any]:
         """Losses used, the VGG behind them, and the renderer this one started from."""

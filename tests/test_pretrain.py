@@ -798,6 +798,25 @@ def test_interpolation_lies_between_two_renderers(
     assert [part["weights"] for part in told] == ["run0/tiny_x4.safetensors", "run1/tiny_x4.safetensors"]
 
 
+def test_interpolation_is_measured_with_a_predictor_s_codes(
+    tiny_renderer: Path, tiny_predictor: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    settings = interpolate.Settings(
+        str(tiny_renderer),
+        str(tiny_renderer),
+        data=str(photo_folder),
+        patch_size=64,
+        validation_photos=1,
+        device="cpu",
+        out=tmp_path / "true",
+    )
+    true = interpolate.main(settings)
+    blind = interpolate.main(replace(settings, predictor=str(tiny_predictor), out=tmp_path / "blind"))
+    assert blind["psnr_true_kernel"] == true["psnr"]
+    assert blind["lpips_true_kernel"] == true["lpips"]
+    assert blind["psnr"] != true["psnr"]
+
+
 def test_interpolation_refuses_what_cannot_be_averaged(
     two_renderers: list[Path], tiny_renderer: Path, tmp_path: Path
 ) -> None:
