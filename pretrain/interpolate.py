@@ -98,6 +98,9 @@ def main(settings: Settings) -> dict[str, float]:
     target = settings.out / first.path.name
     if target.resolve() in (first.path.resolve(), second.path.resolve()):
         raise ValueError(f"{target} is one of the two to average: choose another --out")
+    mu = None
+    if settings.predictor is not None:
+        mu = load_predictor(settings.predictor, scale=first.scale, basis=first.basis, device=device).network
     network = interpolate(first, second, settings.share)
     check_writable(settings.out, sum(p.numel() * p.element_size() for p in network.parameters()))
     shared = {name: getattr(settings, name) for name in ("data", "patch_size", "validation_photos")}
@@ -105,10 +108,9 @@ def main(settings: Settings) -> dict[str, float]:
     measure = HeldOut(
         held_out, Degradation(first.scale), first.basis, device, settings.softness, metrics=("lpips", "psnr")
     )
-    if settings.predictor is None:
+    if mu is None:
         scores = measure.score(network)[0]
     else:
-        mu = load_predictor(settings.predictor, scale=first.scale, basis=first.basis, device=device).network
         scores = measure.score_blind(network, lambda lr: first.basis.to_code(mu(lr)))[0]
     figures = {name: round(value, 4) for name, value in scores.items()}
     card: dict[str, Any] = {
