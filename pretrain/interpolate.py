@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from pretrain.loop import HeldOut, TrainingSettings, split_photos
+from pretrain.loop import HeldOut, TrainingSettings, code_predictor, split_photos
 from sr_env._files import check_writable
 from sr_env._provenance import command_line, commit, public_path
 from sr_env._script import run_script
-from sr_env.checkpoint import Checkpoint, load_predictor, load_renderer, save_checkpoint
+from sr_env.checkpoint import Checkpoint, load_renderer, save_checkpoint
 from sr_env.degradation import Degradation
 from sr_env.devices import resolve_device
 from sr_env.renderers import AMNet
@@ -98,9 +98,7 @@ def main(settings: Settings) -> dict[str, float]:
     target = settings.out / first.path.name
     if target.resolve() in (first.path.resolve(), second.path.resolve()):
         raise ValueError(f"{target} is one of the two to average: choose another --out")
-    mu = None
-    if settings.predictor is not None:
-        mu = load_predictor(settings.predictor, scale=first.scale, basis=first.basis, device=device).network
+    predict = code_predictor(settings.predictor, first.scale, first.basis, device)
     network = interpolate(first, second, settings.share)
     check_writable(settings.out, sum(p.numel() * p.element_size() for p in network.parameters()))
     shared = {name: getattr(settings, name) for name in ("data", "patch_size", "validation_photos")}
@@ -108,11 +106,7 @@ def main(settings: Settings) -> dict[str, float]:
     measure = HeldOut(
         held_out, Degradation(first.scale), first.basis, device, settings.softness, metrics=("lpips", "psnr")
     )
-    if mu is None:
-        scores = measure.score(network)[0]
-    else:
-        scores = measure.score_blind(network, lambda lr: first.basis.to_code(mu(lr)))[0]
-    figures = {name: round(value, 4) for name, value in scores.items()}
+    figures = {name: round(value, 4) for name, value in measure.score(network, predict)[0].items()}
     card: dict[str, Any] = {
         **first.card,
         "interpolated": [

@@ -38,7 +38,7 @@ from sr_env._common import MIN_LR_SIZE
 from sr_env._files import atomic_write, check_writable
 from sr_env._provenance import command_line, commit, hardware, public_path
 from sr_env._script import stop_requests
-from sr_env.checkpoint import save_checkpoint
+from sr_env.checkpoint import load_predictor, save_checkpoint
 from sr_env.degradation import REPORTED_WIDTHS, Degradation, KernelBasis, quantize, soften
 from sr_env.devices import Precision, channels_last, resolve_device, uses_bf16
 from sr_env.images import to_images
@@ -218,12 +218,20 @@ class HeldOut:
             self.sets[width] = (degradation(hr, kernels), basis.encode(kernels.kernels))
 
     @torch.inference_mode()
-    def score(self, render: Callable[[Tensor, Tensor], Tensor]) -> tuple[dict[str, float], Tensor]:
+    def score(
+        self, render: Callable[[Tensor, Tensor], Tensor], predict: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[dict[str, float], Tensor]:
         """Every metric's mean, under its name, and per width, as ``psnr_0.2``; and the last picture beside HR.
 
         Args:
-            render: (LR [B, 3, h, w], true code [B, L]) -> SR [B, 3, H, W].
+            render: (LR [B, 3, h, w], code [B, L]) -> SR [B, 3, H, W].
+            predict: LR [B, 3, h, w] -> the code [B, L] to render with. The true code's means then stand beside, as
+                ``psnr_true_kernel``. None renders with the true code.
         """
+        if predict is not None:
+            figures, picture = self.score(lambda lr, code: render(lr, predict(lr)))
+            true_kernel = self.score(render)[0]
+            return figures | {f"{name}_true_kernel": true_kernel[name] for name in self.metrics}, picture
         rendered = {width: render(lr, code).float().clamp(0, 1) for width, (lr, code) in self.sets.items()}
         figures = {}
         for name, metric in self.metrics.items():
@@ -231,19 +239,6 @@ class HeldOut:
             figures[name] = float(np.mean(list(values.values())))
             figures |= {f"{name}_{width}": value for width, value in values.items()}
         return figures, torch.cat((next(reversed(rendered.values()))[0], self.hr[0]), dim=-1)
-
-    def score_blind(
-        self, render: Callable[[Tensor, Tensor], Tensor], predict: Callable[[Tensor], Tensor]
-    ) -> tuple[dict[str, float], Tensor]:
-        """:meth:`score` with predicted codes, and beside each mean that of the true ones, as ``psnr_true_kernel``.
-
-        Args:
-            render: (LR [B, 3, h, w], code [B, L]) -> SR [B, 3, H, W].
-            predict: LR [B, 3, h, w] -> code [B, L].
-        """
-        true_kernel = self.score(render)[0]
-        figures, picture = self.score(lambda lr, code: render(lr, predict(lr)))
-        return {**figures, **{f"{name}_true_kernel": true_kernel[name] for name in self.metrics}}, picture
 
 
 def split_photos(settings: TrainingSettings) -> tuple[PhotoSource, np.ndarray, PhotoSource]:
@@ -268,6 +263,32 @@ def split_photos(settings: TrainingSettings) -> tuple[PhotoSource, np.ndarray, P
         )
     kept, left = hold_out(len(source), count)
     return source, kept, open_photos([source[int(index)] for index in left])
+
+
+def code_predictor(
+    name: str | None, scale: int, basis: KernelBasis, device: torch.device
+) -> Callable[[Tensor], Tensor] | None:
+    """What a renderer is given in use: LR images [B, 3, h, w] -> the codes [B, L] that a frozen predictor sees.
+
+    Args:
+        name: Name or path of the predictor; None makes none.
+        scale: The renderer's magnification.
+        basis: The renderer's kernel basis.
+        device: Where the predictor goes.
+
+    Raises:
+        FileNotFoundError: No such predictor.
+        ValueError: It is for another scale or basis.
+    """
+    if name is None:
+        return None
+    network = channels_last(load_predictor(name, scale=scale, basis=basis, device=device).network)
+
+    @torch.no_grad()
+    def predict(lr: Tensor) -> Tensor:
+        return basis.to_code(network(lr))
+
+    return predict
 
 
 def training_device(settings: TrainingSettings) -> torch.device:

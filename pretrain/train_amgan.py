@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretrain.discriminator import MIN_SIZE, Discriminator
-from pretrain.loop import HeldOut, Task, Trainer, TrainingSettings, split_photos, training_device
+from pretrain.loop import HeldOut, Task, Trainer, TrainingSettings, code_predictor, split_photos, training_device
 from pretrain.losses import (
     AdversarialLoss,
     Anchors,
@@ -37,7 +37,7 @@ from pretrain.losses import (
 from pretrain.train_amnet import inherit
 from sr_env._provenance import public_path
 from sr_env._script import run_script
-from sr_env.checkpoint import load_predictor, load_renderer
+from sr_env.checkpoint import load_renderer
 from sr_env.degradation import Degradation
 from sr_env.devices import channels_last
 from sr_env.photos import PhotoSource
@@ -117,10 +117,7 @@ class AMGANTask(Task):
         self.basis, self.scale, self.started = started.basis, started.scale, started.card
         if (settings.render_size or 0) % self.scale:
             raise ValueError(f"render_size is {settings.render_size}: give a multiple of the scale, {self.scale}")
-        self.predictor: nn.Module | None = None
-        if settings.predictor is not None:
-            predictor = load_predictor(settings.predictor, scale=self.scale, basis=self.basis, device=device)
-            self.predictor = channels_last(predictor.network)
+        self.predicted = code_predictor(settings.predictor, self.scale, self.basis, device)
         self.degradation = Degradation(self.scale)
         self.name = f"{_name(settings, self.network.architecture)}_x{self.scale}"
         self.terms: dict[str, nn.Module] = {}  # only what has a weight is loaded and computed
@@ -152,10 +149,10 @@ class AMGANTask(Task):
         kernels = self.degradation.draw(uniforms, hr.device)
         lr = self.degradation(hr, kernels).contiguous(memory_format=torch.channels_last)
         code = self.basis.encode(kernels.kernels)
-        if self.predictor is not None:
+        if self.predicted is not None:
             by_predictor = torch.as_tensor(uniforms[:, 4] < self.settings.predicted_share, device=hr.device)
             code = torch.where(by_predictor[:, None], self.predicted(lr), code)
-        hr, lr = self.middle(hr, 1), self.middle(lr, self.scale)
+        hr, lr = self.middle(hr, self.scale), self.middle(lr, 1)
         sr = network(lr, code).float()
         self.pair, self.last_step = (hr, sr.detach()), step
         terms = {"l1": F.l1_loss(sr, hr), **{name: term(sr, hr) for name, term in self.terms.items()}}
@@ -165,19 +162,12 @@ class AMGANTask(Task):
             terms["adversarial"] = self.adversarial.generator(real, self.adversary(sr), seed=step)
         return total(terms, self.settings.weights), terms
 
-    @torch.no_grad()
-    def predicted(self, lr: Tensor) -> Tensor:
-        """Codes [B, L] that the predictor sees in LR images [B, 3, h, w]."""
-        if self.predictor is None:
-            raise RuntimeError("no predictor was named in the settings")
-        return self.basis.to_code(self.predictor(lr).float())
-
-    def middle(self, images: Tensor, scale: int) -> Tensor:
-        """The part that is rendered, of images [B, 3, h, w] that are smaller than HR by ``scale``."""
+    def middle(self, images: Tensor, pixels: int) -> Tensor:
+        """The part of images [B, 3, h, w] that is rendered, where an LR pixel is ``pixels`` wide."""
         if self.settings.render_size is None:
             return images
-        start = (self.settings.patch_size - self.settings.render_size) // 2 // self.scale * self.scale // scale
-        window = slice(start, start + self.settings.render_size // scale)
+        margin = (self.settings.patch_size - self.settings.render_size) // 2 // self.scale
+        window = slice(margin * pixels, (margin + self.settings.render_size // self.scale) * pixels)
         return images[..., window, window].contiguous(memory_format=torch.channels_last)
 
     def adversary_loss(self, adversary: nn.Module) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -194,9 +184,7 @@ class AMGANTask(Task):
         Of a network trained for a predictor its headline is with that predictor, and the true code's figures stand
         beside it, as ``lpips_true_kernel``.
         """
-        if self.predictor is None:
-            return self.held_out.score(network)
-        return self.held_out.score_blind(network, self.predicted)
+        return self.held_out.score(network, self.predicted)
 
     def card(self) -> dict[str, Any]:
         """Losses used, the VGG behind them, and the renderer this one started from."""

@@ -14,7 +14,9 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -770,20 +772,17 @@ def two_renderers(tmp_path: Path) -> list[Path]:
     return paths
 
 
+@pytest.fixture
+def averaging(photo_folder: Path) -> Callable[..., interpolate.Settings]:
+    """Settings of an average that is measured on one small photo."""
+    return partial(interpolate.Settings, data=str(photo_folder), patch_size=64, validation_photos=1, device="cpu")
+
+
 def test_interpolation_lies_between_two_renderers(
-    two_renderers: list[Path], photo_folder: Path, tmp_path: Path
+    two_renderers: list[Path], averaging: Callable[..., interpolate.Settings], tmp_path: Path
 ) -> None:
     first, second = map(str, two_renderers)
-    settings = interpolate.Settings(
-        first,
-        second,
-        share=0.25,
-        data=str(photo_folder),
-        patch_size=64,
-        validation_photos=1,
-        device="cpu",
-        out=tmp_path / "mean",
-    )
+    settings = averaging(first, second, share=0.25, out=tmp_path / "mean")
     figures = interpolate.main(settings)
     result = load_renderer(tmp_path / "mean" / "tiny_x4.safetensors")
     ends = [load_renderer(path).network.state_dict() for path in two_renderers]
@@ -799,17 +798,9 @@ def test_interpolation_lies_between_two_renderers(
 
 
 def test_interpolation_is_measured_with_a_predictor_s_codes(
-    tiny_renderer: Path, tiny_predictor: Path, photo_folder: Path, tmp_path: Path
+    tiny_renderer: Path, tiny_predictor: Path, averaging: Callable[..., interpolate.Settings], tmp_path: Path
 ) -> None:
-    settings = interpolate.Settings(
-        str(tiny_renderer),
-        str(tiny_renderer),
-        data=str(photo_folder),
-        patch_size=64,
-        validation_photos=1,
-        device="cpu",
-        out=tmp_path / "true",
-    )
+    settings = averaging(str(tiny_renderer), str(tiny_renderer), out=tmp_path / "true")
     true = interpolate.main(settings)
     blind = interpolate.main(replace(settings, predictor=str(tiny_predictor), out=tmp_path / "blind"))
     assert blind["psnr_true_kernel"] == true["psnr"]
