@@ -208,14 +208,15 @@ def fitting_metrics(
     sets: Mapping[str, PhotoSource],
     max_side: int | None,
     device: torch.device,
+    guards: Sequence[str] = (),
 ) -> tuple[list[str], list[str]]:
     """The metrics that can be measured on all images, and a line for each that cannot.
 
     Raises:
-        ValueError: An unknown name, or a metric of a reward that cannot be measured.
+        ValueError: An unknown name, or a metric of a reward or a guard that cannot be measured.
     """
-    paid = [name for task in tasks for name in task.reward]
-    metrics, unavailable = create_metrics([*names, *paid], tasks[0].scale, device)
+    needed_for = dict.fromkeys(guards, "guard") | {name: "reward" for task in tasks for name in task.reward}
+    metrics, unavailable = create_metrics([*names, *needed_for], tasks[0].scale, device)
     scale = tasks[0].scale
     side = min(int(photos.shape_array.min()) for photos in sets.values())
     side = min(side, max_side or side) // scale * scale
@@ -227,8 +228,8 @@ def fitting_metrics(
         else:
             unavailable.append(f"{name}: needs images of {needed} pixels a side, the smallest has {side}")
     for line in unavailable:
-        if (name := line.partition(":")[0]) in paid:
-            raise ValueError(f"no comparison by the reward {name}: {line}")
+        if (name := line.partition(":")[0]) in needed_for:
+            raise ValueError(f"no comparison by the {needed_for[name]} {name}: {line}")
     return [name for name in fitting if name in names], unavailable
 
 
@@ -248,10 +249,11 @@ class Bench:
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: Precision of the renderer.
         seed: Of the searches.
+        guards: Metric -> how much worse than with the pretrained actor a searched code may make it on a scene.
 
     Raises:
         FileNotFoundError: A checkpoint does not exist.
-        ValueError: A checkpoint, the reward or the number of evaluations does not fit.
+        ValueError: A checkpoint, the reward, a guard or the number of evaluations does not fit.
         WeightsUnavailable: The weights of a metric of the reward cannot be had.
     """
 
@@ -266,6 +268,7 @@ class Bench:
         device: str = "auto",
         precision: Precision = "fp32",
         seed: int = 0,
+        guards: Reward | None = None,
     ) -> None:
         self.task, scale = task, task.scale
         shared: dict[str, Any] = {
@@ -279,7 +282,7 @@ class Bench:
             "device": device,
             "precision": precision,
         }
-        self.simulator = judge = Simulator(SimulatorSettings(**shared, info_metrics=tuple(metrics)))
+        self.simulator = judge = Simulator(SimulatorSettings(**shared, info_metrics=(*metrics, *(guards or ()))))
         assert judge.predictor is not None
         pretrained = judge.predictor.network
         self.methods: dict[str, list[Method]] = {
@@ -299,10 +302,11 @@ class Bench:
                 for name in actor.predictors
             ]
         if evaluations:
-            searcher = Simulator(SimulatorSettings(**shared))  # without metrics that only cost time
-            random = Oracle(searcher, evaluations, "random", seed=seed)
-            self.methods[RANDOM_SEARCH] = [random.method(pretrained, judge)]
-            self.methods[ORACLE] = [Oracle(searcher, evaluations, seed=seed).method(pretrained, judge)]
+            # Without metrics that only cost time.
+            searcher = Simulator(SimulatorSettings(**shared, info_metrics=tuple(guards or ())))
+            for label, search in ((RANDOM_SEARCH, "random"), (ORACLE, None)):
+                oracle = Oracle(searcher, evaluations, search, seed=seed, guards=guards)
+                self.methods[label] = [oracle.method(pretrained, judge)]
 
     def run(
         self, name: str, photos: PhotoSource, widths: Sequence[float], max_side: int | None, console: Console
@@ -443,7 +447,8 @@ def print_table(table: Comparison, console: Console) -> None:
 def to_markdown(results: Comparisons) -> str:
     """All tables as Markdown."""
     about = results.about
-    evaluations = about["settings"]["oracle_evaluations"]
+    evaluations, guards = (about["settings"][key] for key in ("oracle_evaluations", "oracle_guards"))
+    kept = ", ".join(f"{name} by more than {allowed:g}" for name, allowed in guards.items())
     lines = [
         f"# Agents, x{about['scale']}",
         "",
@@ -458,7 +463,9 @@ def to_markdown(results: Comparisons) -> str:
             [
                 f"{ORACLE.capitalize()}: the best code found for each scene with HR known, from the best of the "
                 f"pretrained actor's, the true and the mean code, in {evaluations} renderings (Adam where the reward "
-                f"has a gradient, else CMA-ES); {RANDOM_SEARCH}: the best of as many Gaussian codes around that start.",
+                f"has a gradient and there are no guards, else CMA-ES); {RANDOM_SEARCH}: the best of as many Gaussian "
+                "codes around that start."
+                + (f" No code counts that makes worse than the pretrained actor's: {kept}." if kept else ""),
                 "",
             ]
             if evaluations

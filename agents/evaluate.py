@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ from agents.benchmark import (
 from agents.benchmark_report import make_tables, write_report
 from sr_env._files import check_writable
 from sr_env._provenance import command_line, commit, hardware, public_path
-from sr_env._script import parse_weights, run_script
+from sr_env._script import Weights, parse_weights, run_script
 from sr_env.degradation import REPORTED_WIDTHS, Degradation
 from sr_env.devices import Precision, resolve_device, uses_bf16
 
@@ -69,6 +69,8 @@ class Settings:
         rewards: Rewards to compare by, such as ``--rewards lpips=1 psnr=1,lpips=20``; None takes the actors' (and
             ``renderers`` None the actors' renderers), or lpips where there is no actor.
         oracle_evaluations: Renderings per scene of the oracle, which knows HR, and of random search; 0 leaves them out.
+        oracle_guards: How much worse than with the pretrained actor a searched code may make other metrics on a scene,
+            such as ``--oracle-guards psnr=0.1``, in their own units: the limit of an agent held to the same.
         max_side: Longest side in HR pixels that an image keeps for ``agents``, around its centre; None keeps all.
         seed: Of the searches.
     """
@@ -93,6 +95,7 @@ class Settings:
     actors: tuple[str, ...] = ()
     rewards: tuple[str, ...] | None = None
     oracle_evaluations: int = 0
+    oracle_guards: Weights = field(default_factory=dict)
     max_side: int | None = None
     seed: int = 0
 
@@ -147,10 +150,24 @@ def measure_agents(settings: Settings, console: Console) -> compare.Comparisons:
     actors = [*compare.shipped_actors(s.scale), *map(compare.parse_actor, s.actors)]
     rewards = None if s.rewards is None else [parse_weights(text) for text in s.rewards]
     tasks = compare.plan(actors, s.scale, s.renderers, rewards)
-    metrics, unavailable = compare.fitting_metrics(s.metrics, tasks, sets, s.max_side, device)
+    guards = s.oracle_guards
+    if guards and not s.oracle_evaluations:
+        raise ValueError("oracle_guards without oracle_evaluations guard nothing: give both")
+    metrics, unavailable = compare.fitting_metrics(s.metrics, tasks, sets, s.max_side, device, tuple(guards))
     first = next(iter(sets.values()))
     benches = [
-        compare.Bench(task, actors, first, metrics, s.predictor, s.oracle_evaluations, s.device, s.precision, s.seed)
+        compare.Bench(
+            task,
+            actors,
+            first,
+            metrics,
+            s.predictor,
+            s.oracle_evaluations,
+            s.device,
+            s.precision,
+            s.seed,
+            guards,
+        )
         for task in tasks
     ]
     reasons = [*missing, *unavailable, *compare.absent_actors(actors, tasks, s.scale)]

@@ -9,7 +9,7 @@ Every search maximises a function of actions [B, K, L], K candidates for each of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,6 +28,8 @@ CodeScore = Callable[[Tensor], Tensor]
 SEARCHES: tuple[str, ...] = ("cma", "gradient", "random")
 #: HR pixels rendered and scored in one call, since the features of the metrics take memory.
 _PIXELS = 2**20
+#: Scores of codes that break a guard start here and fall with the excess, so that a search finds its way back.
+_FORBIDDEN = -1e6
 #: Actions this close to the bounds have no gradient left in tanh.
 _EDGE = 0.995
 
@@ -62,14 +64,31 @@ class SimulatedScore:
     Args:
         simulator: Renders and scores.
         scenes: B scenes.
+        guards: Metric -> how much worse it may be on a scene than with the reference's code, in its own units. Codes
+            that break one score under any that keeps all, the less the more they do (Deb, "An efficient constraint
+            handling method for genetic algorithms", 2000). Such scores pass no gradient on.
+        reference: Actions [B, L] that the guards compare with; needed where there are any.
     """
 
-    def __init__(self, simulator: Simulator, scenes: Scenes) -> None:
+    def __init__(
+        self,
+        simulator: Simulator,
+        scenes: Scenes,
+        guards: Mapping[str, float] | None = None,
+        reference: Tensor | None = None,
+    ) -> None:
         self.simulator = simulator
+        self.guards = dict(guards or {})
         self.scenes = replace(
             scenes, prepared={name: value for name, value in scenes.prepared.items() if name in simulator.metrics}
         )
         self._repeated = {1: self.scenes}
+        self._guarded: dict[str, Tensor] = {}
+        if self.guards:
+            assert reference is not None
+            with torch.no_grad():
+                terms = simulator.evaluate(self.scenes, reference).terms
+            self._guarded = {name: terms[name] for name in self.guards}
 
     def __call__(self, actions: Tensor) -> Tensor:
         """Actions [B, K, L] in [-1, 1] -> scores [B, K]."""
@@ -79,8 +98,14 @@ class SimulatedScore:
         return torch.cat([score(piece) for piece in pieces], 1)
 
     def _plain(self, actions: Tensor) -> Tensor:
-        scenes = self._repeat(actions.shape[1])
-        return self.simulator.evaluate(scenes, actions.flatten(0, 1)).score.unflatten(0, actions.shape[:2])
+        result = self.simulator.evaluate(self._repeat(actions.shape[1]), actions.flatten(0, 1))
+        score = result.score.unflatten(0, actions.shape[:2])
+        excess = torch.zeros_like(score)
+        for name, reference in self._guarded.items():
+            worse = reference[:, None] - result.terms[name].unflatten(0, actions.shape[:2])
+            worse = worse if self.simulator.metrics[name].higher_is_better else -worse
+            excess += (worse / self.guards[name] - 1).clamp(min=0)
+        return torch.where(excess > 0, _FORBIDDEN - excess, score)
 
     def _differentiable(self, actions: Tensor) -> Tensor:
         simulator, scenes = self.simulator, self._repeat(actions.shape[1])
@@ -190,22 +215,35 @@ class Oracle:
         search: One of ``SEARCHES``; None takes "gradient" where the reward has one, else "cma".
         sigma: Standard deviation of the first candidates in action units of the most telling component.
         seed: Equal seeds find equal codes, however scenes are put into batches.
+        guards: Metric -> how much worse it may become on any scene than with the first start, in its own units; the
+            simulator measures it. With guards there is no gradient search.
 
     Raises:
-        ValueError: The search is unknown, needs a gradient that the reward lacks, or the evaluations are too few.
+        ValueError: The search is unknown, needs a gradient that the reward lacks, or the evaluations are too few; a
+            guard's metric is not measured, or it allows nothing.
     """
 
     def __init__(
-        self, simulator: Simulator, evaluations: int, search: str | None = None, sigma: float = 0.2, seed: int = 0
+        self,
+        simulator: Simulator,
+        evaluations: int,
+        search: str | None = None,
+        sigma: float = 0.2,
+        seed: int = 0,
+        guards: Mapping[str, float] | None = None,
     ) -> None:
-        differentiable = simulator.differentiable
+        self.guards = dict(guards or {})
+        for name, allowed in self.guards.items():
+            check_choice("guard", name, simulator.metrics)
+            if not 0 < allowed < float("inf"):
+                raise ValueError(f"guard {name}={allowed:g} of the oracle is not a positive number: it could not move")
+        differentiable = simulator.differentiable and not self.guards
         self.search = search or ("gradient" if differentiable else "cma")
         check_choice("search", self.search, SEARCHES)
         if self.search == "gradient" and not differentiable:
             told = ", ".join(simulator.settings.reward)
-            raise ValueError(
-                f"no gradient search for the reward {told}: a metric has no gradient, choose cma or random"
-            )
+            why = "with guards" if self.guards else f"for the reward {told}: a metric has no gradient"
+            raise ValueError(f"no gradient search {why}, choose cma or random")
         needed = 1 + _generation(simulator.code_length) if self.search == "cma" else 2
         if evaluations < needed:
             raise ValueError(
@@ -218,12 +256,12 @@ class Oracle:
 
         Args:
             scenes: B scenes.
-            starts: Actions [B, L] each, one or more.
+            starts: Actions [B, L] each, one or more; guards compare with the first.
 
         Returns:
             The best actions seen, and their scores.
         """
-        score = SimulatedScore(self.simulator, scenes)
+        score = SimulatedScore(self.simulator, scenes, self.guards, starts[0].clamp(-1, 1))
         spread = self.simulator.basis.sensitivity
         given = torch.stack([start.clamp(-1, 1) for start in starts], 1)
         with torch.no_grad():

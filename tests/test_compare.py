@@ -266,6 +266,17 @@ def test_comparison_end_to_end(settings: Settings, console: Console, tmp_path: P
     assert "12 renderings" in to_markdown(results)
 
 
+def test_guards_of_the_oracle(settings: Settings, console: Console) -> None:
+    settings = replace(settings, oracle_evaluations=12, metrics=("ssim",), oracle_guards={"lpips": 1e-3})
+    results = measure_agents(settings, console)
+    rows = results.tables[0].rows
+    for search in (RANDOM_SEARCH, ORACLE):
+        lost = np.array(rows[search].values["lpips"]) - rows[PRETRAINED].values["lpips"]
+        assert (lost <= 1e-3 + 1e-5).all()
+        assert min(rows[search].gain) >= 0
+    assert "worse than the pretrained actor's: lpips by more than 0.001." in to_markdown(results)
+
+
 def test_rows_by_hand(settings: Settings, console: Console, random_photos: list[np.ndarray]) -> None:
     (table,) = measure_agents(settings, console).tables
     assert settings.renderers is not None
@@ -309,6 +320,9 @@ def test_bad_comparisons(settings: Settings, console: Console, tiny_predictor: P
         ({"rewards": ("niqe=1",)}, "no comparison by the reward niqe: niqe: needs images of 104"),
         ({"rewards": ("nice=1",)}, "unknown metric 'nice'"),
         ({"oracle_evaluations": 1}, "1 evaluations per scene are too few"),
+        ({"oracle_evaluations": 12, "oracle_guards": {"niqe": 1.0}}, "no comparison by the guard niqe: niqe: needs"),
+        ({"oracle_evaluations": 12, "oracle_guards": {"psnr": -1.0}}, "guard psnr=-1 of the oracle is not a positive"),
+        ({"oracle_guards": {"psnr": 0.1}}, "oracle_guards without oracle_evaluations"),
         ({"oracle_evaluations": -1}, "-1 evaluations per scene are too few"),
         ({"max_side": 30}, "max_side 30 is under 32"),
         ({"widths": (1.0, 1.0)}, "kernel widths"),

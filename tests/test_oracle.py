@@ -204,6 +204,49 @@ def test_oracle_serves_scores_without_gradient(tiny_settings: dict[str, Any]) ->
         Oracle(simulator, 11, "gradient")
 
 
+def test_guarded_oracle_keeps_its_guards(tiny_settings: dict[str, Any]) -> None:
+    """What is found is worth less than without guards, more than the start, and within the guards on every scene."""
+    simulator = Simulator(
+        SimulatorSettings(**tiny_settings, reward={"lpips": 1.0}, info_metrics=("psnr",), reference="predictor")
+    )
+    scenes = FixedScenes(simulator, 3, (1.3,), seed=0).batches[1.3][0]
+    first = torch.zeros(3, simulator.code_length)
+    starts = (first, simulator.basis.to_action(scenes.code))
+    free = Oracle(simulator, 61, "cma")(scenes, starts)
+    before, unguarded = (simulator.evaluate(scenes, actions) for actions in (first, free.actions))
+    loss = before.terms["psnr"] - unguarded.terms["psnr"]
+    allowed = max(float(loss.max()) / 2, 1e-3)  # so that the guard bites on one scene at least
+    found = Oracle(simulator, 61, guards={"psnr": allowed})(scenes, starts)
+    after = simulator.evaluate(scenes, found.actions)
+    assert (before.terms["psnr"] - after.terms["psnr"]).max() <= allowed + 1e-4
+    assert (after.score >= before.score - 1e-5).all()
+    assert (after.score > before.score + 1e-4).any()
+    assert loss.max() > allowed
+    assert not torch.equal(found.actions, free.actions)
+    # A metric of which less is better is guarded upwards, and codes that break a guard are told apart by how much.
+    guarded = SimulatedScore(simulator, scenes, {"lpips": 1e-6}, found.actions)
+    scores = guarded(torch.stack((found.actions, first, -torch.ones_like(first)), 1))
+    lpips = torch.stack([simulator.evaluate(scenes, a).terms["lpips"] for a in (found.actions, first, -first - 1)], 1)
+    broken = lpips > lpips[:, :1] + 1e-5
+    assert broken.any()
+    assert (scores[broken] < -1e6 + 1).all()
+    assert (scores[:, 0] > -10).all()
+    both = broken[:, 1] & broken[:, 2]
+    assert ((scores[:, 1] > scores[:, 2]) == (lpips[:, 1] < lpips[:, 2]))[both].all()
+
+
+def test_bad_guards_of_the_oracle(simulator: Simulator) -> None:
+    for guards, message in (
+        ({"niqe": 1.0}, "unknown guard 'niqe'"),
+        ({"psnr": 0.0}, "guard psnr=0 of the oracle is not a positive number"),
+        ({"psnr": float("nan")}, "guard psnr=nan"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Oracle(simulator, 20, guards=guards)
+    with pytest.raises(ValueError, match="no gradient search with guards"):
+        Oracle(simulator, 20, "gradient", guards={"psnr": 0.1})
+
+
 def test_bad_oracles(simulator: Simulator) -> None:
     assert Oracle(simulator, 2).search == "gradient"
     with pytest.raises(ValueError, match=r"unknown search 'grid'.*cma"):
