@@ -66,7 +66,7 @@ class SimulatedScore:
         scenes: B scenes.
         guards: Metric -> how much worse it may be on a scene than with the reference's code, in its own units. Codes
             that break one score under any that keeps all, the less the more they do (Deb, "An efficient constraint
-            handling method for genetic algorithms", 2000). Such scores pass no gradient on.
+            handling method for genetic algorithms", 2000). Where a gradient is asked for they do not count.
         reference: Actions [B, L] that the guards compare with; needed where there are any.
     """
 
@@ -78,17 +78,16 @@ class SimulatedScore:
         reference: Tensor | None = None,
     ) -> None:
         self.simulator = simulator
-        self.guards = dict(guards or {})
         self.scenes = replace(
             scenes, prepared={name: value for name, value in scenes.prepared.items() if name in simulator.metrics}
         )
         self._repeated = {1: self.scenes}
-        self._guarded: dict[str, Tensor] = {}
-        if self.guards:
+        #: Metric -> its values [B, 1] with the reference's code, and how much worse they may be.
+        self._guards: dict[str, tuple[Tensor, float]] = {}
+        if guards:
             assert reference is not None
-            with torch.no_grad():
-                terms = simulator.evaluate(self.scenes, reference).terms
-            self._guarded = {name: terms[name] for name in self.guards}
+            terms = simulator.evaluate(self.scenes, reference).terms
+            self._guards = {name: (terms[name][:, None], allowed) for name, allowed in guards.items()}
 
     def __call__(self, actions: Tensor) -> Tensor:
         """Actions [B, K, L] in [-1, 1] -> scores [B, K]."""
@@ -100,11 +99,12 @@ class SimulatedScore:
     def _plain(self, actions: Tensor) -> Tensor:
         result = self.simulator.evaluate(self._repeat(actions.shape[1]), actions.flatten(0, 1))
         score = result.score.unflatten(0, actions.shape[:2])
+        if not self._guards:
+            return score
         excess = torch.zeros_like(score)
-        for name, reference in self._guarded.items():
-            worse = reference[:, None] - result.terms[name].unflatten(0, actions.shape[:2])
-            worse = worse if self.simulator.metrics[name].higher_is_better else -worse
-            excess += (worse / self.guards[name] - 1).clamp(min=0)
+        for name, (reference, allowed) in self._guards.items():
+            values = result.terms[name].unflatten(0, actions.shape[:2])
+            excess += (self.simulator.metrics[name].worsening(values, reference) / allowed - 1).clamp(min=0)
         return torch.where(excess > 0, _FORBIDDEN - excess, score)
 
     def _differentiable(self, actions: Tensor) -> Tensor:

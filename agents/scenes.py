@@ -358,9 +358,11 @@ class Selection:
         scores = self.scenes.score(self.scenes.acting(actor))
         gain = scores.gain(self.pretrained)
         self.history.append((step, gain.tolist()))
-        worse = {name: float((scores.per_width(name) - self.pretrained.per_width(name)).mean()) for name in self.guards}
-        for name in worse:
-            worse[name] *= -1 if self.scenes.simulator.metrics[name].higher_is_better else 1
+        metrics = self.scenes.simulator.metrics
+        worse = {
+            name: float(metrics[name].worsening(scores.per_width(name), self.pretrained.per_width(name)).mean())
+            for name in self.guards
+        }
         self.broken = tuple(name for name, allowed in self.guards.items() if worse[name] > allowed)
         self.idle += 1
         if gain.min() >= 0 and gain.mean() > self.best_gain and not self.broken:

@@ -649,3 +649,9 @@ def test_vgg_features_match_a_plain_forward_pass() -> None:
     ]
     torch.testing.assert_close(outputs[0], features.features[0](x).relu())
     assert all(not parameter.requires_grad for parameter in features.parameters())
+
+
+def test_worsening_follows_the_metric_s_direction() -> None:
+    values, reference = torch.tensor([3.0, 1.0]), torch.tensor([2.0, 2.0])
+    assert create_metric("psnr").worsening(values, reference).tolist() == [-1.0, 1.0]
+    assert create_metric("niqe").worsening(values.numpy(), reference.numpy()).tolist() == [1.0, -1.0]

@@ -9,11 +9,14 @@ from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from sr_env.devices import resolve_device
+
+Values = TypeVar("Values", Tensor, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,10 @@ class Metric(nn.Module):
             encoded = self._encode(self._crop(sr))
         with torch.autocast(sr.device.type, enabled=False):
             return self._compare(encoded, reference.data).float()
+
+    def worsening(self, values: Values, reference: Values) -> Values:
+        """How much worse values are than others, in the metric's unit; negative where they are better."""
+        return reference - values if self.higher_is_better else values - reference
 
     def extra_repr(self) -> str:
         """Shown by ``print(metric)``."""
