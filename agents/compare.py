@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ from sr_env._common import MIN_LR_SIZE
 from sr_env._files import atomic_write
 from sr_env._provenance import public_path
 from sr_env.checkpoint import available_checkpoints, load_predictor, read_card
-from sr_env.devices import Precision
 from sr_env.photos import PhotoSource
 from sr_env.simulator import Result, Scenes, Simulator, SimulatorSettings
 
@@ -236,20 +235,30 @@ def fitting_metrics(
 # ----------------------------------------------------------------------------------------------------------- measuring
 
 
+@dataclass(frozen=True)
+class Search:
+    """How codes are searched for with HR known, by the oracle and at random.
+
+    Attributes:
+        evaluations: Renderings per scene.
+        guards: Metric -> how much worse than with the pretrained actor a code may make it on a scene.
+        seed: Of the searches.
+    """
+
+    evaluations: int
+    guards: Reward = field(default_factory=dict)
+    seed: int = 0
+
+
 class Bench:
     """One task's simulators and methods, ready to be run on any set.
 
     Args:
         task: The renderer and the reward.
         actors: Those that fit the task are taken.
-        photos: Any photos, which the simulators need to exist.
-        metrics: Metrics reported beside the reward's.
-        predictor: Name or path of the pretrained actor; None takes ``predictor_x{scale}``.
-        evaluations: Renderings per scene of the oracle and of random search; 0 leaves both out.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        precision: Precision of the renderer.
-        seed: Of the searches.
-        guards: Metric -> how much worse than with the pretrained actor a searched code may make it on a scene.
+        settings: What all tasks share: scale, pretrained actor, device, precision, and the metrics reported beside the
+            reward's. Its photos are those of :meth:`run`, or any others.
+        search: The oracle and random search; None leaves both out.
 
     Raises:
         FileNotFoundError: A checkpoint does not exist.
@@ -258,31 +267,19 @@ class Bench:
     """
 
     def __init__(
-        self,
-        task: Task,
-        actors: Sequence[Actor],
-        photos: PhotoSource,
-        metrics: Sequence[str],
-        predictor: str | None = None,
-        evaluations: int = 0,
-        device: str = "auto",
-        precision: Precision = "fp32",
-        seed: int = 0,
-        guards: Reward | None = None,
+        self, task: Task, actors: Sequence[Actor], settings: SimulatorSettings, search: Search | None = None
     ) -> None:
-        self.task, scale = task, task.scale
-        shared: dict[str, Any] = {
-            "photos": photos,
-            "scale": scale,
-            "patch_size": MIN_LR_SIZE * scale,  # whole images are scored, so that no patch is drawn
-            "renderer": task.renderer,
-            "predictor": predictor,
-            "reward": task.reward,
-            "reference": "predictor",
-            "device": device,
-            "precision": precision,
-        }
-        self.simulator = judge = Simulator(SimulatorSettings(**shared, info_metrics=(*metrics, *(guards or ()))))
+        self.task = task
+        guards = tuple(search.guards) if search else ()
+        settings = replace(
+            settings,
+            patch_size=MIN_LR_SIZE * settings.scale,  # whole images are scored, so that no patch is drawn
+            renderer=task.renderer,
+            reward=task.reward,
+            reference="predictor",
+            info_metrics=(*settings.info_metrics, *guards),
+        )
+        self.simulator = judge = Simulator(settings)
         assert judge.predictor is not None
         pretrained = judge.predictor.network
         self.methods: dict[str, list[Method]] = {
@@ -298,14 +295,15 @@ class Bench:
         self.trained = {actor.label: len(actor.predictors) for actor in actors}
         for actor in actors:
             self.methods[actor.label] = [
-                acting(judge, load_predictor(name, scale=scale, basis=judge.basis, device=judge.device).network)
+                acting(
+                    judge, load_predictor(name, scale=settings.scale, basis=judge.basis, device=judge.device).network
+                )
                 for name in actor.predictors
             ]
-        if evaluations:
-            # Without metrics that only cost time.
-            searcher = Simulator(SimulatorSettings(**shared, info_metrics=tuple(guards or ())))
-            for label, search in ((RANDOM_SEARCH, "random"), (ORACLE, None)):
-                oracle = Oracle(searcher, evaluations, search, seed=seed, guards=guards)
+        if search:
+            searcher = Simulator(replace(settings, info_metrics=guards))  # without metrics that only cost time
+            for label, kind in ((RANDOM_SEARCH, "random"), (ORACLE, None)):
+                oracle = Oracle(searcher, search.evaluations, kind, seed=search.seed, guards=search.guards)
                 self.methods[label] = [oracle.method(pretrained, judge)]
 
     def run(

@@ -36,6 +36,7 @@ from sr_env._provenance import command_line, commit, hardware, public_path
 from sr_env._script import Weights, parse_weights, run_script
 from sr_env.degradation import REPORTED_WIDTHS, Degradation
 from sr_env.devices import Precision, resolve_device, uses_bf16
+from sr_env.simulator import SimulatorSettings
 
 
 @dataclass
@@ -154,22 +155,16 @@ def measure_agents(settings: Settings, console: Console) -> compare.Comparisons:
     if guards and not s.oracle_evaluations:
         raise ValueError("oracle_guards without oracle_evaluations guard nothing: give both")
     metrics, unavailable = compare.fitting_metrics(s.metrics, tasks, sets, s.max_side, device, tuple(guards))
-    first = next(iter(sets.values()))
-    benches = [
-        compare.Bench(
-            task,
-            actors,
-            first,
-            metrics,
-            s.predictor,
-            s.oracle_evaluations,
-            s.device,
-            s.precision,
-            s.seed,
-            guards,
-        )
-        for task in tasks
-    ]
+    shared = SimulatorSettings(
+        photos=next(iter(sets.values())),
+        scale=s.scale,
+        predictor=s.predictor,
+        info_metrics=metrics,
+        device=s.device,
+        precision=s.precision,
+    )
+    search = compare.Search(s.oracle_evaluations, guards, s.seed) if s.oracle_evaluations else None
+    benches = [compare.Bench(task, actors, shared, search) for task in tasks]
     reasons = [*missing, *unavailable, *compare.absent_actors(actors, tasks, s.scale)]
     _tell(reasons, console)
     results = compare.Comparisons(_about(s, device, widths), reasons)
