@@ -52,6 +52,7 @@ class ImprovementSettings:
             own units, as the mean over widths.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: Of the renderer: "auto" (bf16 where the device computes in it), "fp32" or "bf16".
+        metric_precision: Of the networks in lpips, lpips_vgg and dists, in training and selection, of the same three.
         seed: Seed of scenes, exploration, networks and batches.
     """
 
@@ -71,6 +72,7 @@ class ImprovementSettings:
     guards: Weights = field(default_factory=dict)
     device: str = "auto"
     precision: Precision = "auto"
+    metric_precision: Precision = "fp32"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -91,6 +93,7 @@ class ImprovementSettings:
             "reference": "predictor",
             "device": self.device,
             "precision": self.precision,
+            "metric_precision": self.metric_precision,
         }
 
 

@@ -111,7 +111,8 @@ class SimulatedScore:
         simulator, scenes = self.simulator, self._repeat(actions.shape[1])
         with autocast(simulator.settings.precision, simulator.device):
             sr = simulator.renderer.network(scenes.lr, simulator.basis.to_code(actions.flatten(0, 1))).float()
-        score, _ = simulator.objective(sr + (quantize(sr) - sr).detach(), scenes.prepared)
+        with simulator.measuring():
+            score, _ = simulator.objective(sr + (quantize(sr) - sr).detach(), scenes.prepared)
         return score.unflatten(0, actions.shape[:2])
 
     def _repeat(self, times: int) -> Scenes:

@@ -104,7 +104,8 @@ def measure_test(
         widths: Kernel widths; None takes those that are reported for the scale.
         console: Where the table goes.
     """
-    reported = {**improvement.settings.environment(), "info_metrics": ("psnr", "lpips")}
+    exact = {"info_metrics": ("psnr", "lpips"), "metric_precision": "fp32"}
+    reported = improvement.settings.environment() | exact
     simulator = Simulator(SimulatorSettings(photos="bundled", split="test", **reported))
     scenes = FixedScenes(simulator, crops, widths or REPORTED_WIDTHS[simulator.scale], 2)
     methods = {

@@ -171,8 +171,8 @@ def report_scenes(settings: Settings) -> WholeScenes:
     """The photos of the table."""
     bundled = settings.test_photos == "bundled"
     photos = open_photos(settings.test_photos, split="test" if bundled else "all", min_size=settings.patch_size)
-    metrics = ("psnr", "lpips")
-    simulator = Simulator(SimulatorSettings(photos=photos, info_metrics=metrics, **settings.environment()))
+    exact = {"info_metrics": ("psnr", "lpips"), "metric_precision": "fp32"}
+    simulator = Simulator(SimulatorSettings(photos=photos, **settings.environment() | exact))
     widths = REPORTED_WIDTHS[settings.scale]
     return WholeScenes(simulator, widths, max_photos=settings.test_count, max_side=settings.test_side, keep=False)
 

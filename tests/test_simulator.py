@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from sr_env.degradation import Degradation, bicubic_resize, quantize
+from sr_env.metrics import create_metric
 from sr_env.simulator import Simulator, SimulatorSettings
 
 
@@ -136,6 +137,22 @@ def test_bf16_rendering_is_close_to_fp32(settings: dict[str, Any]) -> None:
     assert not np.array_equal(rewards[0], rewards[1])
 
 
+def test_metric_precision_is_that_of_learned_metrics_alone(settings: dict[str, Any]) -> None:
+    uniforms, terms = np.random.default_rng(1).random((4, 6)), []
+    for precision in ("fp32", "bf16"):
+        simulator = make(settings, reward={"lpips": 1.0, "ssim": 1.0}, metric_precision=precision)
+        with torch.autocast("cpu", torch.bfloat16):  # an ambient one is nothing to go by
+            scenes = simulator.draw(uniforms)
+            result = simulator.score(scenes, simulator.render(scenes.lr, scenes.code), scenes.code)
+        terms.append(result.terms)
+    (fp32, bf16), exact = terms, create_metric("lpips", border=4)
+    assert torch.equal(fp32["lpips"], exact(result.sr, scenes.hr))
+    assert not torch.equal(bf16["lpips"], fp32["lpips"])
+    torch.testing.assert_close(bf16["lpips"], fp32["lpips"], atol=0.005, rtol=0)
+    assert torch.equal(bf16["ssim"], fp32["ssim"])
+    assert {value.dtype for value in bf16.values()} == {torch.float32}
+
+
 def test_anisotropic_kernels_with_fixed_widths_and_angle(settings: dict[str, Any]) -> None:
     simulator = make(settings, kernels="anisotropic", reduction="decimate")
     options = {"kernel_width": [(4.0, 1.0), (1.0, 4.0)], "kernel_angle": [0.0, 0.0]}
@@ -164,6 +181,7 @@ def test_anisotropic_kernels_with_fixed_widths_and_angle(settings: dict[str, Any
         ({"device": "cuda:77"}, "cuda:77.*use 'cpu'"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
         ({"precision": "fp8"}, "unknown precision 'fp8'.*fp32"),
+        ({"metric_precision": "half"}, "unknown precision 'half'.*fp32"),
         ({"max_steps": 0}, "max_steps 0"),
         ({"correction": 0.0}, "correction 0.0"),
         ({"scale": 2, "patch_size": 64}, "for scale 4, not 2"),

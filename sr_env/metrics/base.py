@@ -58,7 +58,8 @@ class Metric(nn.Module):
         differentiable: Whether gradients reach the SR images.
         unit: Unit for display, ``"dB"`` or empty.
         min_size: Smallest height and width after cropping.
-        full_precision: Compute everything in float32. Set it to False on a metric that serves as a training loss, and
+        learned: Whether it looks through a trained network, which may then run in less than float32.
+        full_precision: Compute everything in float32. Set it to False on a learned metric, as for a training loss, and
             the ambient autocast reaches its backbone; comparing stays in float32.
 
     Raises:
@@ -71,6 +72,7 @@ class Metric(nn.Module):
     differentiable: bool = True
     unit: str = ""
     min_size: int = 1
+    learned: bool = False
     full_precision: bool = True
 
     def __init__(self, border: int = 0) -> None:

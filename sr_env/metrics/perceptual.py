@@ -35,6 +35,7 @@ class _LPIPS(Metric):
     """
 
     higher_is_better = False
+    learned = True
     net: str
     layers: tuple[int, ...]
     features: Callable[..., ConvFeatures]
@@ -51,7 +52,8 @@ class _LPIPS(Metric):
         self.heads = nn.ParameterList(nn.Parameter(head, requires_grad=False) for head in _lpips_heads(self.net))
 
     def _encode(self, image: Tensor) -> list[Tensor]:
-        return [x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10) for x in self.backbone(image)]
+        features = (x.float() for x in self.backbone(image))
+        return [x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10) for x in features]
 
     def _compare(self, sr: list[Tensor], hr: list[Tensor]) -> Tensor:
         distances = [
@@ -117,6 +119,7 @@ class DISTS(Metric):
 
     name = "dists"
     higher_is_better = False
+    learned = True
     min_size = 2
     alpha: Tensor
     beta: Tensor
