@@ -52,7 +52,8 @@ class ImprovementSettings:
             own units, as the mean over widths.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: Of the renderer: "auto" (bf16 where the device computes in it), "fp32" or "bf16".
-        metric_precision: Of the networks in lpips, lpips_vgg and dists, in training and selection, of the same three.
+        metric_precision: The same for the networks in lpips, lpips_vgg and dists, in training and selection; reports
+            are made in fp32.
         seed: Seed of scenes, exploration, networks and batches.
     """
 

@@ -70,9 +70,9 @@ class SimulatorSettings:
         reduction: "bicubic" (antialiased) or "decimate".
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: Precision of the renderer: "fp32", "bf16", or "auto" (bf16 where the device computes in it).
-        metric_precision: Precision of the networks that learned metrics (lpips, lpips_vgg, dists) look through, of the
-            same three. bf16 halves the time of dists on a CPU that computes in it, for errors of 0.0003 in the change
-            of dists by an action, where exploration changes it by 0.005.
+        metric_precision: The same for the networks that learned metrics (lpips, lpips_vgg, dists) look through. bf16
+            halves the time of dists on a CPU that computes in it, for errors of 0.0003 in what an action changes dists
+            by, where exploration changes it by 0.005.
         memory_budget: Bytes of decoded photos kept in memory.
         max_steps: Steps per episode of the iterative environment, 1 to 64.
         correction: Largest change of a code component by one action of the iterative environment, in action units.
