@@ -61,28 +61,22 @@ class RenderCounter:
         self.calls += len(made)
 
 
-def gradient_reward(
-    reward: Mapping[str, float], *, border: int = 0, device: torch.device | str = "cpu"
-) -> WeightedScore:
-    """The weighted sum of metrics that a reward is, where gradients pass all of it.
+def check_gradient(reward: Mapping[str, float]) -> None:
+    """Check that gradients pass all terms of a reward.
 
     Args:
         reward: Terms and weights.
-        border: Pixels cropped from every side.
-        device: Where the metrics' weights live.
 
     Raises:
         ValueError: A term has no gradient, or is no metric, or a weight is not positive.
     """
-    metrics = {name: weight for name, weight in reward.items() if name != CONSISTENCY}
-    objective = WeightedScore(metrics, border=border, device=device)
-    without = [name for name in reward if name == CONSISTENCY or not objective.metrics[name].differentiable]
+    metrics = WeightedScore({name: weight for name, weight in reward.items() if name != CONSISTENCY}).metrics
+    without = [name for name in reward if name == CONSISTENCY or not metrics[name].differentiable]
     if without:
         raise ValueError(
             f"no gradient passes {', '.join(without)} in the reward: leave it out, or take the random search "
             "(--method random) or the agent, which need none"
         )
-    return objective
 
 
 class DifferentiableScore:
@@ -92,12 +86,12 @@ class DifferentiableScore:
         simulator: Its renderer, basis and reward.
 
     Raises:
-        ValueError: As :func:`gradient_reward`.
+        ValueError: As :func:`check_gradient`.
     """
 
     def __init__(self, simulator: Simulator) -> None:
+        check_gradient(simulator.settings.reward)
         self.simulator = simulator
-        self.objective = gradient_reward(simulator.settings.reward, border=simulator.scale, device=simulator.device)
 
     def __call__(self, scenes: Scenes, actions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Judge actions.
@@ -109,11 +103,11 @@ class DifferentiableScore:
         Returns:
             Score [B], higher is better, and the raw value [B] of each metric; gradients reach ``actions``.
         """
-        code = self.simulator.basis.to_code(actions)
+        simulator = self.simulator
         # Before rounding, an SR image is within half an 8-bit step of what the environments score.
-        score: tuple[Tensor, dict[str, Tensor]] = self.objective(
-            self.simulator.renderer.network(scenes.lr, code).float().clamp(0, 1), scenes.prepared
-        )
+        sr = simulator.renderer.network(scenes.lr, simulator.basis.to_code(actions)).float().clamp(0, 1)
+        with simulator.measuring():
+            score: tuple[Tensor, dict[str, Tensor]] = simulator.objective(sr, scenes.prepared)
         return score
 
 

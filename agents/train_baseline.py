@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from agents.baselines import METHODS, Run, gradient_reward, train
+from agents.baselines import METHODS, Run, check_gradient, train
 from agents.improvement import Improvement, ImprovementSettings
 from agents.report import measure_test
 from sr_env._files import check_writable
@@ -77,7 +77,7 @@ def main(settings: Settings) -> dict[str, Any]:
     """
     console = Console()
     if settings.method == "gradient":
-        gradient_reward(settings.reward)  # a metric without one shows before the work
+        check_gradient(settings.reward)  # a metric without one shows before the work
     check_writable(settings.out)
     improvement = Improvement(settings)
     selection = improvement.selection

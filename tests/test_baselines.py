@@ -63,6 +63,17 @@ def test_the_differentiable_score_is_the_environments(tiny_settings: dict[str, A
     torch.testing.assert_close(score, result.score, rtol=2e-3, atol=2e-3)  # but for rounding to 8 bit
 
 
+def test_gradients_pass_metrics_in_the_environments_precision(tiny_settings: dict[str, Any]) -> None:
+    simulator = Simulator(SimulatorSettings(**tiny_settings, reward={"lpips": 1.0}, metric_precision="bf16"))
+    scenes, actions = draw(simulator, 3), torch.linspace(-1, 1, 30).view(3, 10).requires_grad_()
+    score, terms = DifferentiableScore(simulator)(scenes, actions)
+    code = simulator.basis.to_code(actions.detach())
+    sr = simulator.renderer.network(scenes.lr, code).clamp(0, 1)
+    torch.testing.assert_close(terms["lpips"], simulator.score(scenes, sr, code).terms["lpips"], rtol=1e-5, atol=1e-6)
+    (gradient,) = torch.autograd.grad(score.sum(), actions)
+    assert gradient.norm(dim=1).min() > 1e-4
+
+
 def test_metrics_without_a_gradient_are_refused(tiny_settings: dict[str, Any]) -> None:
     tiny_settings["patch_size"] = 128
     simulator = Simulator(SimulatorSettings(**tiny_settings, reward={"psnr": 1, "niqe": 1}, reference="predictor"))
