@@ -97,6 +97,10 @@ class ImprovementSettings:
             "metric_precision": self.metric_precision,
         }
 
+    def reporting(self) -> dict[str, Any]:
+        """The same for what is reported at the end: PSNR and LPIPS whatever the reward, and metrics in float32."""
+        return self.environment() | {"info_metrics": ("psnr", "lpips"), "metric_precision": "fp32"}
+
 
 class Improvement:
     """Photos to train on, and the selection of actors on others.

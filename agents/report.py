@@ -104,9 +104,7 @@ def measure_test(
         widths: Kernel widths; None takes those that are reported for the scale.
         console: Where the table goes.
     """
-    exact = {"info_metrics": ("psnr", "lpips"), "metric_precision": "fp32"}
-    reported = improvement.settings.environment() | exact
-    simulator = Simulator(SimulatorSettings(photos="bundled", split="test", **reported))
+    simulator = Simulator(SimulatorSettings(photos="bundled", split="test", **improvement.settings.reporting()))
     scenes = FixedScenes(simulator, crops, widths or REPORTED_WIDTHS[simulator.scale], 2)
     methods = {
         BICUBIC: simulator.enlarge,

@@ -171,8 +171,7 @@ def report_scenes(settings: Settings) -> WholeScenes:
     """The photos of the table."""
     bundled = settings.test_photos == "bundled"
     photos = open_photos(settings.test_photos, split="test" if bundled else "all", min_size=settings.patch_size)
-    exact = {"info_metrics": ("psnr", "lpips"), "metric_precision": "fp32"}
-    simulator = Simulator(SimulatorSettings(photos=photos, **settings.environment() | exact))
+    simulator = Simulator(SimulatorSettings(photos=photos, **settings.reporting()))
     widths = REPORTED_WIDTHS[settings.scale]
     return WholeScenes(simulator, widths, max_photos=settings.test_count, max_side=settings.test_side, keep=False)
 
