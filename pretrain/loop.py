@@ -58,7 +58,9 @@ class TrainingSettings:
     Attributes:
         out: Folder for the checkpoint to resume from, the exported weights and the TensorBoard curves.
         data: Folder of HR photos, searched recursively; "bundled" takes scikit-image's photographs.
-        steps: Optimiser steps in all.
+        steps: Optimiser steps in all; with ``minutes`` at most.
+        minutes: Minutes of training in all, validation included and earlier sittings too; the learning rate then
+            follows the clock, so that any budget ends at a low rate. None leaves the schedule to the steps.
         batch_size: Patches per step and process.
         patch_size: HR patch side in pixels.
         workers: Threads that cut patches ahead.
@@ -84,6 +86,7 @@ class TrainingSettings:
     out: Path = Path("runs/train")
     data: str = "bundled"
     steps: int = 40_000
+    minutes: float | None = None
     batch_size: int = 16
     patch_size: int = 128
     workers: int = 2
@@ -117,6 +120,7 @@ class TrainingSettings:
             ("ema", 0 <= self.ema < 1),
             ("clip", self.clip > 0),
             ("checkpoint_minutes", self.checkpoint_minutes >= 0),
+            ("minutes", self.minutes is None or 0 < self.minutes < math.inf),
         ):
             if not right:
                 raise ValueError(f"{name} is {getattr(self, name)}, which is out of range: see --help for its meaning")
@@ -134,6 +138,7 @@ class Task(ABC):
         name: File name of the exported weights, without suffix.
         headline: Validation figure by which the best weights are chosen.
         higher_is_better: Direction of the headline.
+        share: Share of the training that is done, in [0, 1]; the trainer keeps it.
     """
 
     network: nn.Module
@@ -144,6 +149,7 @@ class Task(ABC):
     name: str
     headline: str = "psnr"
     higher_is_better: bool = True
+    share: float = 0.0
 
     @abstractmethod
     def loss(
@@ -455,6 +461,7 @@ class Trainer:
             with stop_requests() as stop, progress:
                 bar = progress.add_task("training", total=settings.steps, completed=self.step)
                 for hr, uniforms in batches:
+                    self.task.share = self._share()
                     logs = self._update(hr, uniforms)
                     self.step += 1
                     self.seconds = time.monotonic() - begun
@@ -465,17 +472,22 @@ class Trainer:
                         if writer is not None:
                             for name, value in {**means, "lr": self._rate(self.step)}.items():
                                 writer.add_scalar(f"train/{name}", value, self.step)
-                    if self.step % settings.validate_every == 0 or self.step == settings.steps:
+                    over = self._agree(self._share() >= 1)
+                    if self.step % settings.validate_every == 0 or over:
                         figures = self._validate(writer)
-                    if time.monotonic() - saved > 60 * settings.checkpoint_minutes or self.step == settings.steps:
+                    if time.monotonic() - saved > 60 * settings.checkpoint_minutes or over:
                         self._save()
                         saved = time.monotonic()
-                    if self._agree(stop.is_set()) and self.step < settings.steps:
+                    if over:
+                        break
+                    if self._agree(stop.is_set()):
                         self._save()
                         self.console.print(f"stopped at step {self.step}; add --resume to go on from {self.checkpoint}")
                         raise KeyboardInterrupt
                 if not figures and self.main:
-                    self.console.print(f"step {self.step} of {settings.steps}: nothing left to train; raise --steps")
+                    self.console.print(
+                        f"step {self.step} of {settings.steps}: nothing left to train; raise --steps or --minutes"
+                    )
                     figures = self._validate(writer)
         finally:
             batches.close()
@@ -488,21 +500,29 @@ class Trainer:
         settings, accelerator = self.settings, self.accelerator
         total = settings.batch_size * accelerator.num_processes
         share = slice(accelerator.process_index, None, accelerator.num_processes)
+        # Between uniform, which repeats the pixels of small photos, and by area, which hardly shows small photos.
+        room = (self.photos.shape_array[self.indices] - settings.patch_size + 1).prod(1) ** 0.5
+        chances = room / room.sum()
 
         def draw(step: int) -> tuple[np.ndarray, np.ndarray]:
             rng = np.random.default_rng([settings.seed, step])
-            chosen = rng.choice(self.indices, total)
+            chosen = rng.choice(self.indices, total, p=chances)
             patches = random_crops(self.photos, chosen, rng, settings.patch_size, share=share)
             ways = rng.random((3, total)) < 0.5
             return augment(patches, ways[:, share]), rng.random((total, UNIFORMS_PER_PATCH))[share]
 
         with ThreadPoolExecutor(settings.workers) as pool:
-            steps = iter(range(self.step, settings.steps))
+            steps = iter(range(self.step, settings.steps) if self._share() < 1 else ())
             coming = deque(pool.submit(draw, step) for step in islice(steps, settings.workers))
             while coming:
                 batch = coming.popleft().result()
                 coming.extend(pool.submit(draw, step) for step in islice(steps, 1))
                 yield batch
+
+    def _share(self) -> float:
+        """Share of the training that is done, by steps or by the clock, whichever is nearer to its end."""
+        by_clock = 0.0 if self.settings.minutes is None else self.seconds / (60 * self.settings.minutes)
+        return min(1.0, max(self.step / self.settings.steps, by_clock))
 
     def _share_of_peak(self, step: int) -> float:
         """Learning rate of a step as a share of the peak: linear rise, then a cosine."""
@@ -510,6 +530,8 @@ class Trainer:
         if step < settings.warmup_steps:
             return (step + 1) / settings.warmup_steps
         share = min(1.0, (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps))
+        if settings.minutes is not None:
+            share = self._share()
         low = settings.final_lr_ratio
         return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * share))
 

@@ -304,18 +304,58 @@ def _bce(logits: Tensor, wanted: float) -> Tensor:
         return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, wanted))
 
 
+# ---------------------------------------------------------------------------------------------- what draws no patterns
+
+
+def frequency_loss(sr: Tensor, hr: Tensor) -> Tensor:
+    """Mean absolute difference of the real Fourier transforms of images [B, 3, H, W], scaled to unit variance of noise.
+
+    Source: Cho et al., "Rethinking Coarse-to-Fine Approach in Single Image Deblurring" (ICCV 2021), beside L1.
+    """
+    difference = torch.view_as_real(torch.fft.rfft2(_full(sr) - _full(hr), norm="ortho"))
+    return difference.abs().mean() * math.sqrt(2)
+
+
+class PhaseLoss(nn.Module):
+    """How much the error depends on where a pixel lies within its block of ``scale`` x ``scale``: the shuffle's grid.
+
+    ``u = pixel_unshuffle(SR - HR, scale)``, ``m = avg_pool(u, 8, stride 4)``, then ``mean |m - mean of m over the
+    scale^2 phases|``. An error that is the same at every phase, which is all that a photograph asks for, costs nothing.
+
+    Args:
+        scale: Magnification, the period of the grid.
+    """
+
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """Loss of images [B, 3, H, W] with sides of at least 8 * scale: a float32 scalar >= 0.
+
+        Raises:
+            ValueError: A side is under 8 * scale pixels.
+        """
+        if min(sr.shape[-2:]) < 8 * self.scale:
+            raise ValueError(f"the phase loss needs sides of at least {8 * self.scale} pixels, not {list(sr.shape)}")
+        phases = F.avg_pool2d(F.pixel_unshuffle(_full(sr) - _full(hr), self.scale), 8, stride=4)
+        phases = phases.unflatten(1, (3, self.scale**2))
+        return (phases - phases.mean(2, keepdim=True)).abs().mean()
+
+
 # -------------------------------------------------------------------------------------------------------------- the sum
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the terms of AMGAN's loss; 0 leaves a term out. The defaults are the supplement's.
+    """Weights of the terms of AMGAN's loss; 0 leaves a term out. The defaults are the supplement's, and the phase loss.
 
     Attributes:
         l1: Weight of the mean absolute error.
         vgg: Weight of the VGG loss.
         adversarial: Weight of the adversarial loss.
         dists: Weight of DISTS.
+        phase: Weight of the phase loss, without which the other terms draw a grid into flat areas.
 
     Raises:
         ValueError: A weight is negative or not finite, or all are 0.
@@ -325,6 +365,7 @@ class LossWeights:
     vgg: float = 15.0
     adversarial: float = 0.01
     dists: float = 10.0
+    phase: float = 20.0
 
     def __post_init__(self) -> None:
         for field in fields(self):

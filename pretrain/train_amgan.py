@@ -1,4 +1,4 @@
-"""Fine-tune AMNet into AMGAN: ``L1 + 15 L_vgg + 0.01 L_adversarial + 10 L_DISTS``, the true kernel code given.
+"""Fine-tune AMNet into AMGAN: ``L1 + 15 L_vgg + 0.01 L_adversarial + 10 L_DISTS + 20 L_phase``, the true code given.
 
     python pretrain/train_amgan.py --data FOLDER --start amnet_x4
 
@@ -27,6 +27,7 @@ from pretrain.losses import (
     DISTSLoss,
     Form,
     LossWeights,
+    PhaseLoss,
     RealnessLoss,
     RelativisticAverageLoss,
     VGGArchitecture,
@@ -59,6 +60,8 @@ class Settings(TrainingSettings):
         form: Realness distance: "kl" or "cross_entropy".
         discriminator_rate: Peak learning rate of the discriminator.
         discriminator_channels: Width of the discriminator's first layer.
+        smooth: Give it the box filter of :class:`~sr_env.renderers.AMNet`. It hinders a grid as the phase loss does,
+            and leaves ripples beside edges.
         predictor: Name or path of the kernel predictor whose codes a share of the patches is rendered with; None gives
             every patch its true code.
         predicted_share: That share, the chance of each patch.
@@ -78,6 +81,7 @@ class Settings(TrainingSettings):
     form: Form = "kl"
     discriminator_rate: float = 1e-4
     discriminator_channels: int = 32
+    smooth: bool = False
     predictor: str | None = None
     predicted_share: float = 0.5
     render_size: int | None = None
@@ -111,8 +115,7 @@ class AMGANTask(Task):
         torch.manual_seed(settings.seed)
         self.settings = settings
         started = load_renderer(settings.start, device=device)
-        # With the box filter, whether the renderer has it or not: without, AMGAN draws a grid into flat areas.
-        self.network = AMNet(**{**started.network.architecture, "smooth": True}).to(device)
+        self.network = AMNet(**{**started.network.architecture, "smooth": settings.smooth}).to(device)
         inherit(self.network, started.network)
         self.basis, self.scale, self.started = started.basis, started.scale, started.card
         if (settings.render_size or 0) % self.scale:
@@ -127,6 +130,8 @@ class AMGANTask(Task):
             self.terms["vgg"], self.vgg_source = VGGLoss(backbone), backbone.source
         if settings.weights.dists > 0:
             self.terms["dists"] = DISTSLoss(device)
+        if settings.weights.phase > 0:
+            self.terms["phase"] = PhaseLoss(self.scale)
         self.adversarial: AdversarialLoss = (
             RealnessLoss(settings.outcomes, settings.anchors, settings.form)
             if settings.adversarial == "realness"

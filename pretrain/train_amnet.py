@@ -1,10 +1,11 @@
-"""Train AMNet for fidelity: L1 between SR and HR, the true kernel code given.
+"""Train AMNet for fidelity: L1 between SR and HR and between their Fourier transforms, the true kernel code given.
 
 python pretrain/train_amnet.py --data FOLDER --size amnet_l --scale 4
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretrain.loop import HeldOut, Task, Trainer, TrainingSettings, split_photos, training_device
+from pretrain.losses import frequency_loss
 from sr_env._script import run_script
 from sr_env.checkpoint import load_renderer
 from sr_env.degradation import Degradation, load_basis
@@ -32,7 +34,9 @@ class Settings(TrainingSettings):
         scale: Magnification, 2, 3 or 4.
         start: Name or path of a renderer to start from, of this size or smaller and of any scale (see :func:`inherit`);
             None starts from scratch.
-        smooth: Give it the box filter that AMGAN has (see :class:`~sr_env.renderers.AMNet`), for AMGAN to start from.
+        smooth: Give it the box filter that AMGAN may have (see :class:`~sr_env.renderers.AMNet`).
+        frequency: Weight of the mean absolute difference of the Fourier transforms, beside L1.
+        squared_share: Last share of the training that minimises the squared error instead, which is what PSNR is of.
     """
 
     out: Path = Path("runs/amnet")
@@ -40,6 +44,15 @@ class Settings(TrainingSettings):
     scale: int = 4
     start: str | None = None
     smooth: bool = False
+    frequency: float = 0.05
+    squared_share: float = 0.15
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.frequency < math.inf:
+            raise ValueError(f"frequency is {self.frequency}: give a weight >= 0")
+        if not 0 <= self.squared_share <= 1:
+            raise ValueError(f"squared_share is {self.squared_share}: give a share from 0 to 1")
 
 
 @torch.no_grad()
@@ -80,12 +93,17 @@ def inherit(network: AMNet, smaller: AMNet) -> None:
             target.zero_()
 
 
+#: Weight of the squared error, which brings its gradients to the size of L1's at the end of a training.
+_SQUARED_WEIGHT = 10.0
+
+
 class AMNetTask(Task):
-    """L1 fidelity with the true code (the renderer of the supervised model)."""
+    """Fidelity with the true code (the renderer of the supervised model)."""
 
     def __init__(self, settings: Settings, held_out: PhotoSource) -> None:
         device = training_device(settings)
         torch.manual_seed(settings.seed)
+        self.settings = settings
         self.degradation = Degradation(settings.scale)
         self.basis = load_basis("isotropic", settings.scale).to(device)
         self.scale = settings.scale
@@ -98,10 +116,15 @@ class AMNetTask(Task):
     def loss(
         self, network: nn.Module, hr: Tensor, uniforms: np.ndarray, step: int
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Mean absolute error of the rendered patches."""
+        """Mean absolute error of the rendered patches and of their spectra; at the end the squared error."""
         kernels = self.degradation.draw(uniforms, hr.device)
         lr = self.degradation(hr, kernels).contiguous(memory_format=torch.channels_last)
-        loss = F.l1_loss(network(lr, self.basis.encode(kernels.kernels)).float(), hr)
+        sr = network(lr, self.basis.encode(kernels.kernels)).float()
+        if self.share >= 1 - self.settings.squared_share:
+            return _SQUARED_WEIGHT * F.mse_loss(sr, hr), {}
+        loss = F.l1_loss(sr, hr)
+        if self.settings.frequency > 0:
+            loss = loss + self.settings.frequency * frequency_loss(sr, hr)
         return loss, {}
 
     def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor]:
@@ -110,7 +133,10 @@ class AMNetTask(Task):
 
     def card(self) -> dict[str, Any]:
         """Losses used."""
-        return {"losses": {"l1": 1.0}, "kernels": "isotropic Gaussian, 21x21", "widths": self.degradation.width_range}
+        losses = {"l1": 1.0, "frequency": self.settings.frequency}
+        if self.settings.squared_share > 0:
+            losses[f"squared, in the last {self.settings.squared_share:.0%}"] = _SQUARED_WEIGHT
+        return {"losses": losses, "kernels": "isotropic Gaussian, 21x21", "widths": self.degradation.width_range}
 
 
 def main(settings: Settings) -> dict[str, float]:

@@ -18,9 +18,11 @@ from pretrain.losses import (
     AdversarialLoss,
     DISTSLoss,
     LossWeights,
+    PhaseLoss,
     RealnessLoss,
     RelativisticAverageLoss,
     VGGLoss,
+    frequency_loss,
     total,
     vgg_backbone,
 )
@@ -362,27 +364,48 @@ def test_outputs_of_another_shape(loss: AdversarialLoss, shape: tuple[int, ...])
             call()
 
 
+# ---------------------------------------------------------------------------------------------- what draws no patterns
+
+
+def test_the_phase_loss_sees_a_grid_and_nothing_else() -> None:
+    hr = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    grid = torch.zeros(64, 64)
+    grid[::4, ::4] = 0.16  # one phase of sixteen: its mean is 0.16, the mean of all 0.01
+    assert float(PhaseLoss(4)(hr + 0.2, hr)) == pytest.approx(0, abs=1e-6)
+    assert float(PhaseLoss(4)(hr + grid, hr)) == pytest.approx((0.15 + 15 * 0.01) / 16, rel=1e-4)
+    assert float(PhaseLoss(2)(hr + grid, hr)) == pytest.approx((0.03 + 3 * 0.01) / 4, rel=1e-4)
+    with pytest.raises(ValueError, match="phase loss needs sides of at least 32 pixels"):
+        PhaseLoss(4)(hr[..., :28, :], hr[..., :28, :])
+
+
+def test_the_frequency_loss_is_the_mean_of_the_spectrum() -> None:
+    hr = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert float(frequency_loss(hr, hr)) == 0
+    flat = float(frequency_loss(hr + 0.5, hr))  # a single coefficient of 0.5 * 32 among 32 x 17 complex ones
+    assert flat == pytest.approx(2**0.5 * 0.5 * 32 / (2 * 32 * 17), rel=1e-3)
+
+
 # ---------------------------------------------------------------------------------------------------------- the sum
 
 
 def test_total_is_the_supplements_sum() -> None:
     terms = {name: torch.tensor(value) for name, value in
-             {"l1": 0.04, "vgg": 0.02, "adversarial": -3.0, "dists": 0.1}.items()}  # fmt: skip
-    assert float(total(terms, LossWeights())) == pytest.approx(0.04 + 15 * 0.02 - 0.01 * 3 + 10 * 0.1)
+             {"l1": 0.04, "vgg": 0.02, "adversarial": -3.0, "dists": 0.1, "phase": 0.01}.items()}  # fmt: skip
+    assert float(total(terms, LossWeights())) == pytest.approx(0.04 + 15 * 0.02 - 0.01 * 3 + 10 * 0.1 + 20 * 0.01)
     weights = LossWeights(vgg=0, adversarial=0)
-    assert float(total({**terms, "vgg": torch.tensor(float("nan"))}, weights)) == pytest.approx(0.04 + 1.0)
+    assert float(total({**terms, "vgg": torch.tensor(float("nan"))}, weights)) == pytest.approx(0.04 + 1.0 + 0.2)
     del terms["vgg"], terms["adversarial"]
-    assert float(total(terms, weights)) == pytest.approx(0.04 + 1.0)
+    assert float(total(terms, weights)) == pytest.approx(0.04 + 1.0 + 0.2)
     with pytest.raises(ValueError, match=r"terms \['adversarial', 'vgg'\] are absent"):
         total(terms, LossWeights())
-    with pytest.raises(ValueError, match=r"unknown loss terms \['gan'\]: the weights are l1, vgg, adversarial, dists"):
+    with pytest.raises(ValueError, match=r"unknown loss terms \['gan'\]: .* l1, vgg, adversarial, dists, phase"):
         total({**terms, "gan": torch.tensor(1.0)}, weights)
 
 
 def test_total_passes_weighted_gradients() -> None:
-    terms = {name: torch.tensor(1.0, requires_grad=True) for name in ("l1", "vgg", "adversarial", "dists")}
+    terms = {name: torch.tensor(1.0, requires_grad=True) for name in ("l1", "vgg", "adversarial", "dists", "phase")}
     total(terms, LossWeights(l1=0.5)).backward()
-    assert [float(term.grad) for term in terms.values()] == pytest.approx([0.5, 15, 0.01, 10])  # type: ignore[arg-type]
+    assert [float(term.grad) for term in terms.values()] == pytest.approx([0.5, 15, 0.01, 10, 20])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
@@ -390,7 +413,7 @@ def test_weights_out_of_range(value: float) -> None:
     with pytest.raises(ValueError, match=f"weight of vgg is {value}: give a number >= 0"):
         LossWeights(vgg=value)
     with pytest.raises(ValueError, match="all loss weights are 0"):
-        LossWeights(0, 0, 0, 0)
+        LossWeights(0, 0, 0, 0, 0)
 
 
 # ---------------------------------------------------------------------------------------------------- a game in 2-D

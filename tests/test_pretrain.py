@@ -177,7 +177,12 @@ def test_loss_is_l1_of_what_the_true_code_renders(settings: train_amnet.Settings
     with torch.no_grad():
         sr = task.network(degradation(hr, kernels), load_basis("isotropic", 4).encode(kernels.kernels))
         loss, _ = task.loss(task.network, hr, uniforms, 0)
-    assert float(loss) == pytest.approx(float((sr - hr).abs().mean()), rel=1e-5)
+        spectra = torch.fft.rfft2(sr, norm="ortho") - torch.fft.rfft2(hr, norm="ortho")
+        frequency = 2**0.5 * (spectra.real.abs().mean() + spectra.imag.abs().mean()) / 2
+        assert float(loss) == pytest.approx(float((sr - hr).abs().mean() + 0.05 * frequency), rel=1e-5)
+        task.share = 0.86  # the last 15 % are on the squared error
+        loss, _ = task.loss(task.network, hr, uniforms, 0)
+        assert float(loss) == pytest.approx(10 * float((sr - hr).square().mean()), rel=1e-5)
 
 
 def test_softness_softens_every_second_patch_on_average_and_a_copy_of_what_is_held_out(
@@ -211,6 +216,18 @@ def test_learning_rate_rises_then_falls_along_a_cosine(settings: train_amnet.Set
     assert rates[110] == pytest.approx(1e-4)
     assert all(a < b for a, b in pairwise(rates[:10]))
     assert all(a > b for a, b in pairwise(rates[10:]))
+
+
+def test_with_minutes_the_learning_rate_and_the_end_follow_the_clock(settings: train_amnet.Settings) -> None:
+    run = trainer(replace(settings, steps=10**6, minutes=2.0, warmup_steps=0, learning_rate=1e-3, final_lr_ratio=0.1))
+    run.seconds = 60.0
+    assert run._rate(5) == pytest.approx(0.55e-3)
+    run.seconds = 119.9
+    assert run._rate(6) == pytest.approx(1e-4, rel=1e-3)
+    run.run()
+    assert run.seconds >= 120
+    assert 1 <= run.step < 10**6
+    assert (settings.out / "checkpoint.pt").is_file()
 
 
 def test_average_is_the_exponential_moving_average(settings: train_amnet.Settings) -> None:
@@ -399,7 +416,7 @@ def test_run_exports_weights_and_a_full_card(settings: train_amnet.Settings) -> 
     assert card["seed"] == 0
     assert card["torch"] == torch.__version__
     assert card["photos"] == 3
-    assert card["losses"] == {"l1": 1.0}
+    assert card["losses"] == {"l1": 1.0, "frequency": 0.05, "squared, in the last 15%": 10.0}
     assert card["validation"].keys() == figures.keys()
     assert re.fullmatch(r"[0-9a-f]{12}\+?|unknown", card["commit"])
     for key in ("seconds", "hardware", "command", "licence", "kernels", "widths", "parameters"):
@@ -689,6 +706,9 @@ def test_patch_that_does_not_suit_the_scale(settings: train_amnet.Settings, patc
         {"ema": 1.0},
         {"clip": 0.0},
         {"checkpoint_minutes": -1.0},
+        {"minutes": 0.0},
+        {"frequency": -1.0},
+        {"squared_share": 1.5},
     ],
 )
 def test_settings_out_of_range(settings: train_amnet.Settings, wrong: dict[str, Any]) -> None:

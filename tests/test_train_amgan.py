@@ -99,10 +99,12 @@ def test_the_loss_is_the_supplement_s_sum(settings: train_amgan.Settings) -> Non
         realness = (real * (real.log() - log)).sum(1).mean() - (fake * (fake.log() - log)).sum(1).mean()
         vgg, dists = VGGLoss(train_amgan.vgg_backbone("auto", "cpu")), train_amgan.DISTSLoss("cpu")
         wanted = {"l1": (sr - hr).abs().mean(), "vgg": vgg(sr, hr), "dists": dists(sr, hr), "adversarial": realness}
+        wanted["phase"] = train_amgan.PhaseLoss(4)(sr, hr)
     assert terms.keys() == wanted.keys()
     for name, value in wanted.items():
         torch.testing.assert_close(terms[name], value, rtol=1e-4, atol=1e-5)
     total = wanted["l1"] + 15 * wanted["vgg"] + 0.01 * wanted["adversarial"] + 10 * wanted["dists"]
+    total = total + 20 * wanted["phase"]
     torch.testing.assert_close(loss, total, rtol=1e-4, atol=1e-5)
 
 
@@ -130,7 +132,7 @@ def test_each_network_is_trained_by_its_own_loss_alone(settings: train_amgan.Set
     assert all(seen)
     assert same(tensors(task.network), renderer)  # the discriminator's step left the generator alone
     assert not any(torch.equal(before[name], value) for name, value in judge.items() if "weight" in name)
-    names = {"loss", "l1", "vgg", "adversarial", "adversary_loss", "real_fake_distance", "gradient_norm"}
+    names = {"loss", "l1", "vgg", "adversarial", "phase", "adversary_loss", "real_fake_distance", "gradient_norm"}
     assert names <= logs.keys()
 
 
@@ -222,7 +224,7 @@ def test_export(settings: train_amgan.Settings, changed: dict[str, Any], name: s
     assert set(figures) == {f"{m}{w}" for m in ("lpips", "psnr") for w in ("", "_0.2", "_1.3", "_2.6")}
     loaded = load_renderer(settings.out / f"{name}.safetensors", scale=4)
     card = loaded.card
-    assert card["losses"] == {"l1": 1.0, "vgg": 15.0, "adversarial": 0.01, "dists": 0.0}
+    assert card["losses"] == {"l1": 1.0, "vgg": 15.0, "adversarial": 0.01, "dists": 0.0, "phase": 20.0}
     assert card["adversarial"] == told
     assert card["vgg"] == "random"
     assert card["start"].startswith("renderer")
