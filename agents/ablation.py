@@ -15,17 +15,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from blindsr_agents.training.setup import Improvement
 from matplotlib.figure import Figure
 from rich.console import Console
+from train_ddpg import Settings as AgentSettings
+from train_ddpg import build
 
-from agents.improvement import Improvement
-from agents.train_ddpg import Settings as AgentSettings
-from agents.train_ddpg import build
-from sr_env._common import check_choice
-from sr_env._files import atomic_write, check_writable
-from sr_env._provenance import command_line, commit, hardware
-from sr_env._script import Weights, run_script
-from sr_env.devices import Precision
+from sr_env.utils.checks import check_choice
+from sr_env.utils.devices import Precision
+from sr_env.utils.files import atomic_write, check_writable
+from sr_env.utils.provenance import command_line, commit, hardware
+from sr_env.utils.script import Weights, run_script
 
 from stable_baselines3.common.callbacks import BaseCallback  # isort: skip
 

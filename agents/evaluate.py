@@ -16,10 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-
-from agents import compare
-from agents.benchmark import (
+from blindsr_agents.evaluation import actors as compare
+from blindsr_agents.evaluation.sets import (
     Results,
     SceneCrops,
     Setup,
@@ -30,13 +28,15 @@ from agents.benchmark import (
     measure_set,
     open_sets,
 )
-from agents.benchmark_report import make_tables, write_report
-from sr_env._files import check_writable
-from sr_env._provenance import command_line, commit, hardware, public_path
-from sr_env._script import Weights, parse_weights, run_script
+from blindsr_agents.evaluation.tables import make_tables, write_report
+from rich.console import Console
+
 from sr_env.degradation import REPORTED_WIDTHS, Degradation
-from sr_env.devices import Precision, resolve_device, uses_bf16
 from sr_env.simulator import SimulatorSettings
+from sr_env.utils.devices import Precision, resolve_device, uses_bf16
+from sr_env.utils.files import check_writable
+from sr_env.utils.provenance import command_line, commit, hardware, public_path
+from sr_env.utils.script import Weights, parse_weights, run_script
 
 
 @dataclass

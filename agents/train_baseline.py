@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from blindsr_agents.baselines.run import METHODS, Run, check_gradient, train
+from blindsr_agents.training.report import measure_test
+from blindsr_agents.training.setup import Improvement, ImprovementSettings
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from agents.baselines import METHODS, Run, check_gradient, train
-from agents.improvement import Improvement, ImprovementSettings
-from agents.report import measure_test
-from sr_env._files import check_writable
-from sr_env._script import run_script, stop_requests
 from sr_env.simulator import Simulator, SimulatorSettings
+from sr_env.utils.files import check_writable
+from sr_env.utils.script import run_script, stop_requests
 
 
 @dataclass

@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from blindsr_agents.hinge_ddpg.agent import HingeDDPG, Normalisation
+from blindsr_agents.training.report import Board, draw_before_after, draw_curves, measure_test, peak_memory
+from blindsr_agents.training.setup import Improvement, ImprovementSettings
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from agents.hinge_ddpg import HingeDDPG, Normalisation
-from agents.improvement import Improvement, ImprovementSettings
-from agents.report import Board, draw_before_after, draw_curves, measure_test, peak_memory
-from sr_env._files import check_writable
-from sr_env._script import run_script, stop_requests
-from sr_env.sb3 import BlindSRVecEnv
-from sr_env.vector_env import BlindSRVectorEnv
+from sr_env.envs.sb3 import BlindSRVecEnv
+from sr_env.envs.vector import BlindSRVectorEnv
+from sr_env.utils.files import check_writable
+from sr_env.utils.script import run_script, stop_requests
 
 from stable_baselines3.common.callbacks import BaseCallback  # isort: skip
 
@@ -90,7 +90,7 @@ class Settings(ImprovementSettings):
     resume: bool = False
 
     def agent(self) -> dict[str, Any]:
-        """Keywords of :class:`~agents.hinge_ddpg.HingeDDPG` that bear the settings' own names."""
+        """Keywords of :class:`~blindsr_agents.hinge_ddpg.agent.HingeDDPG` that bear the settings' own names."""
         names = (
             *("learning_rate", "actor_learning_rate", "buffer_size", "learning_starts", "batch_size"),
             *(

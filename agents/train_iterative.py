@@ -17,20 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from blindsr_agents.evaluation.scene_sets import Method, Scores, WholeScenes
+from blindsr_agents.iterative.agent import IterativeHinge, Player, save_corrector
+from blindsr_agents.training.report import PRETRAINED, TRUE_KERNEL, make_table, true_kernel
+from blindsr_agents.training.setup import Improvement, ImprovementSettings
 from rich.console import Console
 
-from agents.improvement import Improvement, ImprovementSettings
-from agents.iterative import IterativeHinge, Player, save_corrector
-from agents.report import PRETRAINED, TRUE_KERNEL, make_table, true_kernel
-from agents.scenes import Method, Scores, WholeScenes
-from sr_env._files import atomic_write, check_writable
-from sr_env._provenance import command_line, commit, hardware
-from sr_env._script import run_script, stop_requests
-from sr_env.checkpoint import load_predictor
 from sr_env.degradation import REPORTED_WIDTHS
+from sr_env.envs.vector import BlindSRIterativeVectorEnv
+from sr_env.models.checkpoint import load_predictor
 from sr_env.photos import open_photos
 from sr_env.simulator import Simulator, SimulatorSettings
-from sr_env.vector_env import BlindSRIterativeVectorEnv
+from sr_env.utils.files import atomic_write, check_writable
+from sr_env.utils.provenance import command_line, commit, hardware
+from sr_env.utils.script import run_script, stop_requests
 
 
 @dataclass
@@ -96,7 +96,7 @@ class Settings(ImprovementSettings):
     resume: bool = False
 
     def agent(self) -> dict[str, Any]:
-        """Keywords of :class:`~agents.iterative.IterativeHinge`."""
+        """Keywords of :class:`~blindsr_agents.iterative.agent.IterativeHinge`."""
         names = (
             *("learning_rate", "actor_learning_rate", "learning_starts", "batch_size", "gradient_steps", "loss"),
             *("noise", "noise_limit", "warmup_updates", "anchor", "pessimism", "seed"),

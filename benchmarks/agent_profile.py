@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import train_ddpg
+from blindsr_agents.hinge_ddpg.agent import HingeDDPG
 from rich.console import Console
 from rich.table import Table
 
-from agents import train_ddpg
-from agents.hinge_ddpg import HingeDDPG
-from sr_env._script import run_script
+from sr_env.utils.script import run_script
 
 #: What is counted: a name for people, and the functions (file, name), none of which calls another.
 PARTS = {

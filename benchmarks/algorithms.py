@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from blindsr_agents.evaluation.scene_sets import Scores
+from blindsr_agents.stock.algorithms import ALGORITHMS, Features, algorithm_class, load_hyperparameters
+from blindsr_agents.stock.before_after import HeldOut, LearningSettings, Outcome
+from blindsr_agents.training.report import true_kernel
 
-from agents.algorithms import ALGORITHMS, Features, algorithm_class, load_hyperparameters
-from agents.outcome import HeldOut, LearningSettings, Outcome
-from agents.report import true_kernel
-from agents.scenes import Scores
-from sr_env._common import check_choice
-from sr_env._files import atomic_write, check_writable
-from sr_env._provenance import command_line, commit, hardware, public_path
-from sr_env._script import run_script
-from sr_env.checkpoint import load_predictor
+from sr_env.models.checkpoint import load_predictor
+from sr_env.utils.checks import check_choice
+from sr_env.utils.files import atomic_write, check_writable
+from sr_env.utils.provenance import command_line, commit, hardware, public_path
+from sr_env.utils.script import run_script
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 

@@ -22,9 +22,9 @@ from gymnasium.vector import AutoresetMode
 from rich.console import Console
 from rich.table import Table
 
-from sr_env._script import Weights, run_script
-from sr_env.devices import Precision
-from sr_env.vector_env import BlindSRVectorEnv
+from sr_env.envs.vector import BlindSRVectorEnv
+from sr_env.utils.devices import Precision
+from sr_env.utils.script import Weights, run_script
 
 
 @dataclass

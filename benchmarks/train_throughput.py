@@ -20,16 +20,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from blindsr_pretrain.trainer import Trainer, split_photos
 from rich.console import Console
 from rich.table import Table
+from train_amnet import AMNetTask
+from train_amnet import Settings as TrainSettings
 
-from pretrain.loop import Trainer, split_photos
-from pretrain.train_amnet import AMNetTask
-from pretrain.train_amnet import Settings as TrainSettings
-from sr_env._script import run_script
 from sr_env.degradation import Degradation
-from sr_env.devices import Precision, autocast, uses_bf16
-from sr_env.images import to_images
+from sr_env.utils.devices import Precision, autocast, uses_bf16
+from sr_env.utils.images import to_images
+from sr_env.utils.script import run_script
 
 
 @dataclass

@@ -20,19 +20,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from blindsr_agents.peers.peers import load_realesrgan
 from rich.console import Console
 from rich.table import Table
 
-from agents.peers import load_realesrgan
-from sr_env._common import check_choice
-from sr_env._provenance import hardware
-from sr_env._script import run_script
-from sr_env.checkpoint import available_checkpoints
 from sr_env.degradation import bicubic_resize
-from sr_env.devices import Precision, autocast, resolve_device
-from sr_env.images import to_images, to_uint8
+from sr_env.models.checkpoint import available_checkpoints
 from sr_env.photos import BundledPhotos, read_image
-from sr_env.upscaler import Upscaler
+from sr_env.upscale.upscaler import Upscaler
+from sr_env.utils.checks import check_choice
+from sr_env.utils.devices import Precision, autocast, resolve_device
+from sr_env.utils.images import to_images, to_uint8
+from sr_env.utils.provenance import hardware
+from sr_env.utils.script import run_script
 
 SCALE = 4
 METHODS = ("bicubic", "amnet_l_x4", "amnet_x4", "amgan_x4", "realesrgan")

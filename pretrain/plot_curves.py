@@ -13,8 +13,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sr_env._files import atomic_write, check_writable
-from sr_env._script import run_script
+from sr_env.utils.files import atomic_write, check_writable
+from sr_env.utils.script import run_script
 
 #: name of a curve -> steps, values
 Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]

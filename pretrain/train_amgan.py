@@ -17,11 +17,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
-from pretrain.discriminator import MIN_SIZE, Discriminator
-from pretrain.loop import HeldOut, Task, Trainer, TrainingSettings, code_predictor, split_photos, training_device
-from pretrain.losses import (
+from blindsr_pretrain.discriminator import MIN_SIZE, Discriminator
+from blindsr_pretrain.losses import (
     AdversarialLoss,
     Anchors,
     DISTSLoss,
@@ -35,15 +32,26 @@ from pretrain.losses import (
     total,
     vgg_backbone,
 )
-from pretrain.train_amnet import inherit
-from sr_env._provenance import public_path
-from sr_env._script import run_script
-from sr_env.checkpoint import load_renderer
+from blindsr_pretrain.trainer import (
+    HeldOut,
+    Task,
+    Trainer,
+    TrainingSettings,
+    code_predictor,
+    split_photos,
+    training_device,
+)
+from torch import Tensor, nn
+from train_amnet import inherit
+
 from sr_env.degradation import Degradation
-from sr_env.devices import channels_last
+from sr_env.models import AMNet
+from sr_env.models.amnet import SIZES
+from sr_env.models.checkpoint import load_renderer
 from sr_env.photos import PhotoSource
-from sr_env.renderers import AMNet
-from sr_env.renderers.amnet import SIZES
+from sr_env.utils.devices import channels_last
+from sr_env.utils.provenance import public_path
+from sr_env.utils.script import run_script
 
 
 @dataclass
@@ -60,7 +68,7 @@ class Settings(TrainingSettings):
         form: Realness distance: "kl" or "cross_entropy".
         discriminator_rate: Peak learning rate of the discriminator.
         discriminator_channels: Width of the discriminator's first layer.
-        smooth: Give it the box filter of :class:`~sr_env.renderers.AMNet`. It hinders a grid as the phase loss does,
+        smooth: Give it the box filter of :class:`~sr_env.models.AMNet`. It hinders a grid as the phase loss does,
             and leaves ripples beside edges.
         predictor: Name or path of the kernel predictor whose codes a share of the patches is rendered with; None gives
             every patch its true code.

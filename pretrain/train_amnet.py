@@ -14,15 +14,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from blindsr_pretrain.losses import frequency_loss
+from blindsr_pretrain.trainer import HeldOut, Task, Trainer, TrainingSettings, split_photos, training_device
 from torch import Tensor, nn
 
-from pretrain.loop import HeldOut, Task, Trainer, TrainingSettings, split_photos, training_device
-from pretrain.losses import frequency_loss
-from sr_env._script import run_script
-from sr_env.checkpoint import load_renderer
 from sr_env.degradation import Degradation, load_basis
+from sr_env.models import AMNet, create_amnet
+from sr_env.models.checkpoint import load_renderer
 from sr_env.photos import PhotoSource
-from sr_env.renderers import AMNet, create_amnet
+from sr_env.utils.script import run_script
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Settings(TrainingSettings):
         scale: Magnification, 2, 3 or 4.
         start: Name or path of a renderer to start from, of this size or smaller and of any scale (see :func:`inherit`);
             None starts from scratch.
-        smooth: Give it the box filter that AMGAN may have (see :class:`~sr_env.renderers.AMNet`).
+        smooth: Give it the box filter that AMGAN may have (see :class:`~sr_env.models.AMNet`).
         frequency: Weight of the mean absolute difference of the Fourier transforms, beside L1.
         squared_share: Last share of the training that minimises the squared error instead, which is what PSNR is of.
     """

@@ -17,9 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
-from pretrain.loop import (
+from blindsr_pretrain.trainer import (
     HeldOut,
     Task,
     Trainer,
@@ -28,13 +26,15 @@ from pretrain.loop import (
     split_photos,
     training_device,
 )
-from sr_env._provenance import public_path
-from sr_env._script import run_script
-from sr_env.checkpoint import load_predictor, load_renderer
+from torch import Tensor, nn
+
 from sr_env.degradation import Degradation
-from sr_env.devices import channels_last
+from sr_env.models.checkpoint import load_predictor, load_renderer
+from sr_env.models.predictor import KernelPredictor
 from sr_env.photos import PhotoSource
-from sr_env.predictor import KernelPredictor
+from sr_env.utils.devices import channels_last
+from sr_env.utils.provenance import public_path
+from sr_env.utils.script import run_script
 
 
 @dataclass

@@ -14,17 +14,17 @@ from sr_env.registration import register_envs
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BlindSREnv": "env",
-    "BlindSRIterativeEnv": "env",
-    "BlindSRVectorEnv": "vector_env",
-    "BlindSRIterativeVectorEnv": "vector_env",
-    "BlindSRVecEnv": "sb3",
+    "BlindSREnv": "envs.scalar",
+    "BlindSRIterativeEnv": "envs.scalar",
+    "BlindSRVectorEnv": "envs.vector",
+    "BlindSRIterativeVectorEnv": "envs.vector",
+    "BlindSRVecEnv": "envs.sb3",
     "Simulator": "simulator",
-    "Upscaler": "upscaler",
+    "Upscaler": "upscale.upscaler",
     "SimulatorSettings": "simulator",
-    "available_checkpoints": "checkpoint",
-    "load_predictor": "checkpoint",
-    "load_renderer": "checkpoint",
+    "available_checkpoints": "models.checkpoint",
+    "load_predictor": "models.checkpoint",
+    "load_renderer": "models.checkpoint",
     "available_metrics": "metrics",
     "create_metric": "metrics",
 }

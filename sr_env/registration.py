@@ -14,13 +14,13 @@ def register_envs() -> None:
         return
     register(
         id="BlindSR-v0",
-        entry_point="sr_env.env:BlindSREnv",
-        vector_entry_point="sr_env.vector_env:BlindSRVectorEnv",
+        entry_point="sr_env.envs.scalar:BlindSREnv",
+        vector_entry_point="sr_env.envs.vector:BlindSRVectorEnv",
         max_episode_steps=1,
     )
     register(
         id="BlindSRIterative-v0",
-        entry_point="sr_env.env:BlindSRIterativeEnv",
-        vector_entry_point="sr_env.vector_env:BlindSRIterativeVectorEnv",
+        entry_point="sr_env.envs.scalar:BlindSRIterativeEnv",
+        vector_entry_point="sr_env.envs.vector:BlindSRIterativeVectorEnv",
         max_episode_steps=ITERATIVE_LIMIT,
     )

@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from sr_env.checkpoint import save_checkpoint
 from sr_env.degradation import load_basis
-from sr_env.predictor import KernelPredictor
-from sr_env.renderers import AMNet
+from sr_env.models import AMNet
+from sr_env.models.checkpoint import save_checkpoint
+from sr_env.models.predictor import KernelPredictor
 
 torch.set_num_threads(1)
 

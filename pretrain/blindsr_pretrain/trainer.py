@@ -34,16 +34,16 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
-from sr_env._common import MIN_LR_SIZE
-from sr_env._files import atomic_write, check_writable
-from sr_env._provenance import command_line, commit, hardware, public_path
-from sr_env._script import stop_requests
-from sr_env.checkpoint import load_predictor, save_checkpoint
 from sr_env.degradation import REPORTED_WIDTHS, Degradation, KernelBasis, quantize, soften
-from sr_env.devices import Precision, channels_last, resolve_device, uses_bf16
-from sr_env.images import to_images
 from sr_env.metrics import create_metric
+from sr_env.models.checkpoint import load_predictor, save_checkpoint
 from sr_env.photos import PhotoSource, augment, crops, hold_out, open_photos, random_crops
+from sr_env.utils.checks import MIN_LR_SIZE
+from sr_env.utils.devices import Precision, channels_last, resolve_device, uses_bf16
+from sr_env.utils.files import atomic_write, check_writable
+from sr_env.utils.images import to_images
+from sr_env.utils.provenance import command_line, commit, hardware, public_path
+from sr_env.utils.script import stop_requests
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 MAX_BAD_STEPS = 20

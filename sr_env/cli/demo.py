@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from agents.studio import SHIFTED, WIDTHS, Shown, Studio, View, write_examples
-from sr_env._script import run_script, stop_requests
-from sr_env.devices import Precision
+from sr_env.cli.demo_session import SHIFTED, WIDTHS, Shown, Studio, View, write_examples
+from sr_env.utils.devices import Precision
+from sr_env.utils.script import run_script, stop_requests
 
 _HOST = "127.0.0.1"
 #: What the browser may load: this server's files, and what the page makes itself. Gradio's pages use inline scripts.

@@ -1,6 +1,6 @@
 """What the page of ``blindsr demo`` shows: an opened photograph, its kernel, and what the renderer makes of both.
 
-Nothing here knows of the page; :mod:`agents.demo` builds that.
+Nothing here knows of the page; :mod:`sr_env.cli.demo` builds that.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from agents.pictures import read_picture, suited, write_picture
-from sr_env._common import MIN_LR_SIZE
-from sr_env._files import atomic_write
-from sr_env.checkpoint import available_checkpoints
 from sr_env.degradation import Degradation, bicubic_resize, isotropic_kernels
-from sr_env.devices import Precision
-from sr_env.images import to_images, to_uint8
 from sr_env.metrics import Metric, create_metric
+from sr_env.models.checkpoint import available_checkpoints
 from sr_env.photos import BundledPhotos, read_image, read_shape
-from sr_env.upscaler import Progress, Upscaler, equivalent_widths, receptive_radius
+from sr_env.photos.picture_file import read_picture, suited, write_picture
+from sr_env.upscale.upscaler import Progress, Upscaler, equivalent_widths, receptive_radius
+from sr_env.utils.checks import MIN_LR_SIZE
+from sr_env.utils.devices import Precision
+from sr_env.utils.files import atomic_write
+from sr_env.utils.images import to_images, to_uint8
 
 #: LR pixels a side of the part that is rendered anew whenever the kernel moves.
 DETAIL = 160

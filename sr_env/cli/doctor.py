@@ -21,12 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 from sr_env import __version__
-from sr_env._provenance import hardware
-from sr_env._script import run_script
-from sr_env.checkpoint import SHIPPED, load_predictor, load_renderer, read_card
-from sr_env.devices import resolve_device, uses_bf16
 from sr_env.metrics.backbones import ARCHITECTURES, find_local
-from sr_env.upscaler import Upscaler, default_model
+from sr_env.models.checkpoint import SHIPPED, load_predictor, load_renderer, read_card
+from sr_env.upscale.upscaler import Upscaler, default_model
+from sr_env.utils.devices import resolve_device, uses_bf16
+from sr_env.utils.provenance import hardware
+from sr_env.utils.script import run_script
 
 _PACKAGES = (
     *("torch", "torchvision", "gymnasium", "stable-baselines3", "numpy", "opencv-python-headless", "pillow", "lpips"),

@@ -12,10 +12,10 @@ from typing import Annotated
 
 import tyro
 
-from sr_env._files import check_writable
-from sr_env._script import run_script
-from sr_env.checkpoint import load_predictor, load_renderer, read_card
-from sr_env.onnx import export_onnx
+from sr_env.models.checkpoint import load_predictor, load_renderer, read_card
+from sr_env.models.onnx import export_onnx
+from sr_env.utils.files import check_writable
+from sr_env.utils.script import run_script
 
 
 @dataclass

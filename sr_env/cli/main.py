@@ -11,8 +11,8 @@ from typing import Annotated
 
 import tyro
 
-from agents import demo, doctor, export, upscale
-from sr_env._script import run_script
+from sr_env.cli import demo, doctor, export, upscale
+from sr_env.utils.script import run_script
 
 
 @tyro.conf.configure(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes)

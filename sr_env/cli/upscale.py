@@ -3,8 +3,8 @@
     blindsr upscale holiday/ portrait.jpg 'scans/*.tif' -o enlarged
 
 Every file keeps its format, depth, colour profile and EXIF. The predictor sees the whole picture, or nine squares of
-it where it is large (:class:`sr_env.upscaler.Upscaler`). A file that cannot be read is named at the end, and the others
-are done.
+it where it is large (:class:`sr_env.upscale.upscaler.Upscaler`). A file that cannot be read is named at the end, and
+the others are done.
 """
 
 from __future__ import annotations
@@ -28,15 +28,23 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from agents.pictures import FORMATS, Picture, check_size, encoding_memory, read_picture, suited, write_picture
-from sr_env._files import atomic_write, check_writable
-from sr_env._provenance import command_line
-from sr_env._script import run_script
-from sr_env.devices import Precision
-from sr_env.images import to_images
 from sr_env.metrics import Metric, create_metric
 from sr_env.photos import EXTENSIONS, list_files, read_shape, to_8_bit
-from sr_env.upscaler import Upscaler
+from sr_env.photos.picture_file import (
+    FORMATS,
+    Picture,
+    check_size,
+    encoding_memory,
+    read_picture,
+    suited,
+    write_picture,
+)
+from sr_env.upscale.upscaler import Upscaler
+from sr_env.utils.devices import Precision
+from sr_env.utils.files import atomic_write, check_writable
+from sr_env.utils.images import to_images
+from sr_env.utils.provenance import command_line
+from sr_env.utils.script import run_script
 
 #: Bytes the process takes without any picture: Python, torch and two networks (measured: 330 MB), and some to spare.
 _PROCESS = 450_000_000

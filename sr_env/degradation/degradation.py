@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sr_env._common import CODE_LENGTH, SCALES, check_choice
-from sr_env._files import atomic_write
+from sr_env.utils.checks import CODE_LENGTH, SCALES, check_choice
+from sr_env.utils.files import atomic_write
 
 KERNEL_SIZE = 21
 KernelKind = Literal["isotropic", "anisotropic"]
@@ -39,7 +39,7 @@ ANISOTROPIC_WIDTHS: tuple[float, float] = (0.6, 5.0)
 #: Widths at which quality is reported, per scale: those of the supplement's Table 1 at x4, and as much blur in LR
 #: pixels at the other scales, but for the narrowest kernel, which is that of the range.
 REPORTED_WIDTHS: Mapping[int, tuple[float, ...]] = {2: (0.2, 0.65, 1.3), 3: (0.2, 0.975, 1.95), 4: (0.2, 1.3, 2.6)}
-_BASES = Path(__file__).parent / "checkpoints"
+_BASES = Path(__file__).parents[1] / "checkpoints"
 
 
 def gaussian_taps(widths: Tensor, size: int = KERNEL_SIZE) -> Tensor:

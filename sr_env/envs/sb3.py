@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from sr_env import _torchvision  # noqa: F401  # before stable_baselines3, whose imports reach torchvision
+from sr_env.utils import torchvision_compat as _torchvision  # noqa: F401  # before stable_baselines3, whose imports reach torchvision
 
 from stable_baselines3.common.vec_env import VecEnv  # isort: skip
-from sr_env.vector_env import BlindSRVectorEnv
+from sr_env.envs.vector import BlindSRVectorEnv
 
 
 class BlindSRVecEnv(VecEnv):
-    """Gives Stable-Baselines3 a :class:`~sr_env.vector_env.BlindSRVectorEnv`.
+    """Gives Stable-Baselines3 a :class:`~sr_env.envs.vector.BlindSRVectorEnv`.
 
     Each sub-environment's ``info`` has the scalar environment's entries, ``terminal_observation`` where an episode
     ended, and ``episode`` (return ``r``, length ``l``, seconds ``t``) as SB3's Monitor would add it.
@@ -45,7 +45,7 @@ class BlindSRVecEnv(VecEnv):
         return observations
 
     def load_state(self, state: Sequence[Mapping[str, Any]]) -> None:
-        """Go on where the vector environment's :meth:`~sr_env.vector_env.BlindSRVectorEnv.state` was taken."""
+        """Go on where the vector environment's :meth:`~sr_env.envs.vector.BlindSRVectorEnv.state` was taken."""
         self.env.load_state(state)
         self._reset_seeds()  # those waiting for the next reset would undo it
 

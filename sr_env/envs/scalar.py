@@ -8,9 +8,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from sr_env._common import check_choice
+from sr_env.envs.window import Window
 from sr_env.simulator import UNIFORMS_PER_SCENE, Simulator, SimulatorSettings
-from sr_env.window import Window
+from sr_env.utils.checks import check_choice
 
 RENDER_MODES = ("rgb_array", "human")
 

@@ -10,13 +10,13 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from sr_env._common import check_choice
-from sr_env.env import RENDER_MODES, action_space, observation_space
+from sr_env.envs.scalar import RENDER_MODES, action_space, observation_space
 from sr_env.simulator import UNIFORMS_PER_SCENE, Simulator, SimulatorSettings
+from sr_env.utils.checks import check_choice
 
 
 class BlindSRVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
-    """N copies of :class:`~sr_env.env.BlindSREnv` that are degraded, rendered and scored in one batch.
+    """N copies of :class:`~sr_env.envs.scalar.BlindSREnv` that are degraded, rendered and scored in one batch.
 
     Spaces, rewards and information are those of the scalar environment, with a leading axis of length N.
     Sub-environment i draws from its own generator; `reset(seed=s)` seeds them with s, s+1, ..., as Gymnasium's
@@ -172,6 +172,6 @@ class BlindSRVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
 
 
 class BlindSRIterativeVectorEnv(BlindSRVectorEnv):
-    """N copies of :class:`~sr_env.env.BlindSRIterativeEnv` in one batch; see :class:`BlindSRVectorEnv`."""
+    """N copies of :class:`~sr_env.envs.scalar.BlindSRIterativeEnv` in one batch; see :class:`BlindSRVectorEnv`."""
 
     _iterative = True

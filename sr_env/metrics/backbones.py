@@ -44,8 +44,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sr_env._common import WeightsUnavailable
-from sr_env._files import atomic_write
+from sr_env.utils.checks import WeightsUnavailable
+from sr_env.utils.files import atomic_write
 
 # torchvision's layout of `features`: output channels of a 3x3 convolution with its ReLU, "M" for a 2x2 max pooling.
 _VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from sr_env.devices import resolve_device
+from sr_env.utils.devices import resolve_device
 
 Values = TypeVar("Values", Tensor, np.ndarray)
 

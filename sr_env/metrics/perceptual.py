@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sr_env._common import WeightsUnavailable
 from sr_env.metrics.backbones import ConvFeatures, alexnet_features, load_asset, vgg16_features
 from sr_env.metrics.base import Metric, register
+from sr_env.utils.checks import WeightsUnavailable
 
 
 def _lpips_heads(net: str) -> list[Tensor]:

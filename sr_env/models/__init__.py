@@ -1,5 +1,5 @@
-"""Renderers: networks that turn an LR image and a kernel code into an SR image."""
+"""Networks: renderers (LR image and kernel code to SR image), kernel predictors, and their files."""
 
-from sr_env.renderers.amnet import SIZES, AMLayer, AMNet, create_amnet
+from sr_env.models.amnet import SIZES, AMLayer, AMNet, create_amnet
 
 __all__ = ["SIZES", "AMLayer", "AMNet", "create_amnet"]

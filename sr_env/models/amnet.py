@@ -12,7 +12,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sr_env._common import CODE_LENGTH, SCALES, check_choice, check_lr_size
+from sr_env.utils.checks import CODE_LENGTH, SCALES, check_choice, check_lr_size
 
 #: Channels and residual blocks of the named sizes.
 SIZES: Mapping[str, Mapping[str, int]] = {

@@ -23,15 +23,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sr_env._files import atomic_write
 from sr_env.degradation import KernelBasis
-from sr_env.predictor import KernelPredictor
-from sr_env.renderers import AMNet
+from sr_env.models import AMNet
+from sr_env.models.predictor import KernelPredictor
+from sr_env.utils.files import atomic_write
 
 Kind = Literal["renderer", "predictor"]
 Network = TypeVar("Network", bound=nn.Module)
 #: Where the weights that ship with the package lie.
-SHIPPED = Path(__file__).parent / "checkpoints"
+SHIPPED = Path(__file__).parents[1] / "checkpoints"
 #: What ties a network to its inputs: a card beside the weights that disagrees on one of these belongs to others.
 _BINDING = ("kind", "architecture", "scale", "basis")
 _NETWORKS: Mapping[str, type[nn.Module]] = {"renderer": AMNet, "predictor": KernelPredictor}
@@ -253,7 +253,7 @@ def _read(path: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, T
         binding = {key: card[key] for key in _BINDING}
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(
-            f"checkpoint {str(path)!r} carries no card: write it with sr_env.checkpoint.save_checkpoint"
+            f"checkpoint {str(path)!r} carries no card: write it with sr_env.models.checkpoint.save_checkpoint"
         ) from error
     beside = path.with_suffix(".json")
     if beside.is_file():

@@ -3,7 +3,8 @@
     HubRenderer.from_checkpoint("amnet_x4").push_to_hub("somebody/amnet_x4")
     renderer = HubRenderer.from_pretrained("somebody/amnet_x4")
 
-A repository holds one of our checkpoints as ``model.safetensors`` (:mod:`sr_env.checkpoint` reads it as any other), its
+A repository holds one of our checkpoints as ``model.safetensors`` (:mod:`sr_env.models.checkpoint` reads it as any
+other), its
 architecture as ``config.json`` and a model card. The module can be imported without the extra ``hub``; using the Hub
 then says what is missing.
 """
@@ -19,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from sr_env._files import atomic_write
-from sr_env.checkpoint import load_renderer, save_checkpoint
 from sr_env.degradation import KernelBasis
-from sr_env.renderers import AMNet
+from sr_env.models import AMNet
+from sr_env.models.checkpoint import load_renderer, save_checkpoint
+from sr_env.utils.files import atomic_write
 
 _WEIGHTS = "model.safetensors"
 
@@ -123,7 +124,7 @@ class HubRenderer(  # type: ignore[call-arg]  # the keywords are the mixin's
             f"blur kernel in the basis `{self.basis.digest}`, and gives an image {self.network.scale} times as large.",
             "",
             "```python",
-            "from sr_env.hub import HubRenderer",
+            "from sr_env.models.hub import HubRenderer",
             "",
             'renderer = HubRenderer.from_pretrained("this/repository")',
             "code = renderer.basis.encode(kernels)  # [B, 21, 21], each summing to one",

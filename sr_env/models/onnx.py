@@ -1,8 +1,8 @@
 """Networks as ONNX files: written from a checkpoint, and a renderer run from one by ONNX Runtime.
 
 An ONNX file holds the network with batch, height and width left open. Its metadata hold the checkpoint's card and the
-kernel basis, so that the file says by itself what its codes mean: :class:`~sr_env.upscaler.Upscaler` takes it in the
-place of a checkpoint. Needs the extra ``onnx``; nothing of it is imported before it is used.
+kernel basis, so that the file says by itself what its codes mean: :class:`~sr_env.upscale.upscaler.Upscaler` takes it
+in the place of a checkpoint. Needs the extra ``onnx``; nothing of it is imported before it is used.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from sr_env._common import MIN_LR_SIZE, check_lr_size
-from sr_env._files import atomic_write
-from sr_env.checkpoint import Checkpoint, Kind
 from sr_env.degradation import KernelBasis
-from sr_env.predictor import KernelPredictor
-from sr_env.renderers import AMNet
+from sr_env.models import AMNet
+from sr_env.models.checkpoint import Checkpoint, Kind
+from sr_env.models.predictor import KernelPredictor
+from sr_env.utils.checks import MIN_LR_SIZE, check_lr_size
+from sr_env.utils.files import atomic_write
 
 #: Largest difference to torch that a written file may show, in units of the picture's range or of the code.
 TOLERANCE = 1e-3
@@ -191,7 +191,7 @@ def _session(runtime: ModuleType, model: bytes, device: torch.device) -> Any:
 
 
 class OnnxRenderer(nn.Module):
-    """A renderer that ONNX Runtime runs: called as an :class:`~sr_env.renderers.AMNet` is, without gradients.
+    """A renderer that ONNX Runtime runs: called as an :class:`~sr_env.models.AMNet` is, without gradients.
 
     Args:
         session: The ``onnxruntime.InferenceSession``.

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sr_env._common import CODE_LENGTH, check_lr_size
-from sr_env.images import to_images
+from sr_env.utils.checks import CODE_LENGTH, check_lr_size
+from sr_env.utils.images import to_images
 
 
 class ResidualBlock(nn.Module):

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from sr_env._common import check_choice
 from sr_env.photos import decode_samples, on_white, open_image, to_8_bit
+from sr_env.utils.checks import check_choice
 
 #: File name endings that are written, and their formats.
 FORMATS: Mapping[str, str] = {

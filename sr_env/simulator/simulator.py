@@ -17,17 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sr_env._common import MIN_LR_SIZE, SCALES, check_choice
-from sr_env.checkpoint import Checkpoint, load_predictor, load_renderer
 from sr_env.degradation import Degradation, KernelKind, Kernels, Reduction, bicubic_resize, quantize
-from sr_env.devices import Precision, autocast, channels_last, resolve_device, uses_bf16
-from sr_env.images import to_images, to_uint8
+from sr_env.envs.panel import draw_panel
 from sr_env.metrics import WeightedScore, create_metric
 from sr_env.metrics.base import Prepared
-from sr_env.panel import draw_panel
+from sr_env.models import AMNet
+from sr_env.models.checkpoint import Checkpoint, load_predictor, load_renderer
+from sr_env.models.predictor import KernelPredictor
 from sr_env.photos import DEFAULT_MEMORY_BUDGET, PhotoSource, crops, open_photos
-from sr_env.predictor import KernelPredictor
-from sr_env.renderers import AMNet
+from sr_env.utils.checks import MIN_LR_SIZE, SCALES, check_choice
+from sr_env.utils.devices import Precision, autocast, channels_last, resolve_device, uses_bf16
+from sr_env.utils.images import to_images, to_uint8
 
 Reference = Literal["bicubic", "predictor", "none"]
 REFERENCES: tuple[str, ...] = ("bicubic", "predictor", "none")

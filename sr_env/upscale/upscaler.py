@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from sr_env._common import MIN_LR_SIZE, SCALES, check_choice
-from sr_env.checkpoint import Checkpoint, load_predictor, load_renderer
 from sr_env.degradation import KERNEL_SIZE, KernelBasis, bicubic_resize, isotropic_kernels
-from sr_env.devices import Precision, autocast, channels_last, resolve_device, uses_bf16
-from sr_env.onnx import OnnxRenderer, is_onnx, load_onnx_renderer
-from sr_env.predictor import KernelPredictor
-from sr_env.renderers import AMNet
+from sr_env.models import AMNet
+from sr_env.models.checkpoint import Checkpoint, load_predictor, load_renderer
+from sr_env.models.onnx import OnnxRenderer, is_onnx, load_onnx_renderer
+from sr_env.models.predictor import KernelPredictor
+from sr_env.utils.checks import MIN_LR_SIZE, SCALES, check_choice
+from sr_env.utils.devices import Precision, autocast, channels_last, resolve_device, uses_bf16
 
 Kind = TypeVar("Kind", NDArray[Any], Image.Image, Tensor)
 #: Called after every batch of tiles with the number of tiles done and the number of all.
@@ -109,8 +109,8 @@ class Upscaler:
     spread evenly over it, whose pooled features are averaged; where ``max_memory`` is under 240 MB, fewer pixels.
 
     Args:
-        model: Renderer by short name or path (a checkpoint, or an ONNX file of :mod:`sr_env.onnx`, which computes in
-            fp32); None takes :func:`default_model` of the scale.
+        model: Renderer by short name or path (a checkpoint, or an ONNX file of :mod:`sr_env.models.onnx`, which
+            computes in fp32); None takes :func:`default_model` of the scale.
         scale: Magnification, which the renderer must have; None takes the renderer's (4 where no model is named).
         predictor: Kernel predictor by short name or path; None takes the one that ships for the scale.
         device: ``"auto"`` takes CUDA where there is one.

@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import nn
 
-from sr_env._common import check_choice
+from sr_env.utils.checks import check_choice
 
 Network = TypeVar("Network", bound=nn.Module)
 Precision = Literal["auto", "fp32", "bf16"]

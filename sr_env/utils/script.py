@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from sr_env._common import WeightsUnavailable
+from sr_env.utils.checks import WeightsUnavailable
 
 Settings = TypeVar("Settings")
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from blindsr_agents.exploration import measured_noise_shape, noise_shape, opposite_pairs
 
-from agents.exploration import measured_noise_shape, noise_shape, opposite_pairs
 from sr_env.simulator import UNIFORMS_PER_SCENE, Simulator, SimulatorSettings
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from sr_env.simulator import Simulator, SimulatorSettings
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 #: What may begin a command line that is none of ours.
 OTHERS = ("pip", "python3", "pytest", "mkdocs", "tensorboard", "git", "cd", ".", "export")
@@ -54,7 +54,7 @@ def load(script: str) -> ModuleType:
 
 def subcommands() -> dict[str, Any]:
     """Settings of blindsr's subcommands by name."""
-    from agents.cli import Command
+    from sr_env.cli.main import Command
 
     choices = get_args(get_type_hints(Command, include_extras=True)["command"])
     classes = [get_args(choice)[0] for choice in choices]
@@ -170,7 +170,7 @@ def test_figures_of_the_method(tmp_path: Path, tiny_renderer: Path) -> None:
 def test_sphinx_roles_become_code() -> None:
     pytest.importorskip("griffe")
     module = load("docs/sphinx_roles.py")
-    assert module.without_roles(":class:`~sr_env.env.BlindSREnv` and :meth:`draw`") == "`BlindSREnv` and `draw`"
+    assert module.without_roles(":class:`~sr_env.envs.scalar.BlindSREnv` and :meth:`draw`") == "`BlindSREnv` and `draw`"
 
 
 def test_site_builds_without_warnings(tmp_path: Path) -> None:

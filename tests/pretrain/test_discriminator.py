@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from blindsr_pretrain.discriminator import Discriminator
+from blindsr_pretrain.losses import RealnessLoss, RelativisticAverageLoss
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pretrain.discriminator import Discriminator
-from pretrain.losses import RealnessLoss, RelativisticAverageLoss
-from sr_env.renderers.amnet import parameter_count
+from sr_env.models.amnet import parameter_count
 
 
 @pytest.fixture

@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
-
-from pretrain import losses
-from pretrain.losses import (
+from blindsr_pretrain import losses
+from blindsr_pretrain.losses import (
     AdversarialLoss,
     DISTSLoss,
     LossWeights,
@@ -26,9 +24,11 @@ from pretrain.losses import (
     total,
     vgg_backbone,
 )
-from sr_env._common import WeightsUnavailable
+from torch import Tensor, nn
+
 from sr_env.metrics import create_metric
 from sr_env.metrics.backbones import ConvFeatures
+from sr_env.utils.checks import WeightsUnavailable
 
 
 def images(*shape: int, seed: int = 0) -> Tensor:

@@ -15,17 +15,18 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import train_amgan
+from blindsr_pretrain import trainer as loop
+from blindsr_pretrain.discriminator import Discriminator
+from blindsr_pretrain.losses import DISTSLoss, LossWeights, RealnessLoss, RelativisticAverageLoss, VGGLoss
+from blindsr_pretrain.trainer import MAX_BAD_STEPS, Trainer, split_photos
 from rich.console import Console
 from torch import nn
 
-from pretrain import loop, train_amgan
-from pretrain.discriminator import Discriminator
-from pretrain.loop import MAX_BAD_STEPS, Trainer, split_photos
-from pretrain.losses import DISTSLoss, LossWeights, RealnessLoss, RelativisticAverageLoss, VGGLoss
-from sr_env.checkpoint import load_renderer
 from sr_env.degradation import Degradation, load_basis
-from sr_env.images import to_images
 from sr_env.metrics.backbones import ConvFeatures
+from sr_env.models.checkpoint import load_renderer
+from sr_env.utils.images import to_images
 
 
 @pytest.fixture(autouse=True)

@@ -22,23 +22,26 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import blindsr_pretrain.trainer as loop
+import interpolate
 import numpy as np
+import plot_curves
 import pytest
 import torch
+import train_amnet
+import train_predictor
+from blindsr_pretrain.trainer import MAX_BAD_STEPS, Trainer, split_photos
 from PIL import Image
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-import pretrain.loop as loop
-from pretrain import interpolate, plot_curves, train_amnet, train_predictor
-from pretrain.loop import MAX_BAD_STEPS, Trainer, split_photos
-from sr_env.checkpoint import load_predictor, load_renderer, read_card, save_checkpoint
 from sr_env.degradation import Degradation, KernelBasis, load_basis
-from sr_env.images import to_images
+from sr_env.models import AMNet, amnet
+from sr_env.models.checkpoint import load_predictor, load_renderer, read_card, save_checkpoint
+from sr_env.models.predictor import KernelPredictor
 from sr_env.photos import crops, open_photos
-from sr_env.predictor import KernelPredictor
-from sr_env.renderers import AMNet, amnet
+from sr_env.utils.images import to_images
 
 
 @pytest.fixture(autouse=True)
@@ -515,7 +518,8 @@ def test_resume_after_a_kill_goes_on_from_the_last_checkpoint(settings: train_am
     whole.run()
     part = replace(settings, steps=40, validate_every=40, checkpoint_minutes=0, out=settings.out / "part")
     code = (
-        "import torch, tyro; from pretrain import loop, train_amnet; from sr_env.renderers import amnet\n"
+        "import torch, tyro; import train_amnet; from blindsr_pretrain import trainer as loop\n"
+        "from sr_env.models import amnet\n"
         f"torch.set_num_threads(1); amnet.SIZES = {amnet.SIZES!r}; loop._VALIDATION_CROP = 48\n"
         "train_amnet.main(tyro.cli(train_amnet.Settings))"
     )
@@ -738,7 +742,7 @@ def test_training_goes_on_without_a_compiler(settings: train_amnet.Settings, mon
 
 def test_script_end_to_end(photo_folder: Path, tmp_path: Path) -> None:
     """As typed by a user, with a mistake first: one line, then a run."""
-    script = str(Path(loop.__file__).with_name("train_amnet.py"))
+    script = str(Path(train_amnet.__file__))
     base = [sys.executable, script, "--data", str(photo_folder), "--out", str(tmp_path / "run"), "--no-compile"]
     base += ["--steps", "1", "--batch-size", "1", "--patch-size", "32", "--precision", "fp32", "--device", "cpu"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}

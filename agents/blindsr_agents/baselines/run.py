@@ -1,7 +1,8 @@
 """What the agent is measured against: the same actor improved by gradient, or by blind search, on the same scenes.
 
 Both start from the pretrained predictor, draw their scenes from the environments' :class:`~sr_env.simulator.Simulator`
-and are selected as the agent is (:class:`agents.scenes.Selection`); neither has a critic or a memory.
+and are selected as the agent is (:class:`blindsr_agents.evaluation.scene_sets.Selection`); neither has a critic or a
+memory.
 
 * :class:`FineTune` climbs the gradient of the reward through the frozen renderer and the metrics. It needs metrics with
   a gradient, and is the strongest alternative there: a call tells it ten slopes where the search learns half of one.
@@ -25,13 +26,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agents.exploration import measured_noise_shape
-from agents.scenes import Selection
-from sr_env import _torchvision  # noqa: F401  # before stable_baselines3, whose imports reach torchvision
-from sr_env.checkpoint import Checkpoint
+from blindsr_agents.evaluation.scene_sets import Selection
+from blindsr_agents.exploration import measured_noise_shape
 from sr_env.metrics import WeightedScore
-from sr_env.predictor import KernelPredictor
+from sr_env.models.checkpoint import Checkpoint
+from sr_env.models.predictor import KernelPredictor
 from sr_env.simulator import CONSISTENCY, UNIFORMS_PER_SCENE, Scenes, Simulator
+from sr_env.utils import torchvision_compat as _torchvision  # noqa: F401  # before stable_baselines3, whose imports reach torchvision
 
 from stable_baselines3.common.utils import polyak_update  # isort: skip
 
@@ -263,7 +264,7 @@ class RandomSearch(Baseline):
         simulator: As in :class:`Baseline`.
         pretrained: As in :class:`Baseline`.
         noise: What the shifts, before the tanh, change the picture by in each direction, root mean square in grey
-            levels of 255: the agent's exploration (:mod:`agents.exploration`).
+            levels of 255: the agent's exploration (:mod:`blindsr_agents.exploration`).
         noise_limit: Standard deviation of the shifts that no direction exceeds.
         **kwargs: Further arguments of :class:`Baseline`. ``learning_rate`` is in units of ``noise``.
 

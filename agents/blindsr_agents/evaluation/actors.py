@@ -18,19 +18,19 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from agents.benchmark import create_metrics
-from agents.benchmark_report import Cells, console_table, format_value, markdown_table, metric_title
-from agents.oracle import Oracle, headroom
-from agents.report import BICUBIC, PRETRAINED, TRUE_KERNEL, true_kernel
-from agents.scenes import Method, Scores, WholeScenes, acting
-from sr_env._common import MIN_LR_SIZE
-from sr_env._files import atomic_write
-from sr_env._provenance import public_path
-from sr_env.checkpoint import available_checkpoints, load_predictor, read_card
+from blindsr_agents.evaluation.oracle import Oracle, headroom
+from blindsr_agents.evaluation.scene_sets import Method, Scores, WholeScenes, acting
+from blindsr_agents.evaluation.sets import create_metrics
+from blindsr_agents.evaluation.tables import Cells, console_table, format_value, markdown_table, metric_title
+from blindsr_agents.training.report import BICUBIC, PRETRAINED, TRUE_KERNEL, true_kernel
+from sr_env.models.checkpoint import available_checkpoints, load_predictor, read_card
 from sr_env.photos import PhotoSource
 from sr_env.simulator import Result, Scenes, Simulator, SimulatorSettings
+from sr_env.utils.checks import MIN_LR_SIZE
+from sr_env.utils.files import atomic_write
+from sr_env.utils.provenance import public_path
 
-#: Rows beside those of agents/report.py.
+#: Rows beside those of agents/blindsr_agents/training/report.py.
 MEAN_CODE, RANDOM_SEARCH, ORACLE = "mean code", "random code search", "oracle"
 #: The reward where neither the user nor an actor names one.
 _REWARD = {"lpips": 1.0}

@@ -17,11 +17,11 @@ import torch
 from cmaes import CMA  # type: ignore[import-untyped]
 from torch import Tensor
 
-from agents.scenes import Method, Scores
-from sr_env._common import check_choice
+from blindsr_agents.evaluation.scene_sets import Method, Scores
 from sr_env.degradation import quantize
-from sr_env.devices import autocast
 from sr_env.simulator import Scenes, Simulator
+from sr_env.utils.checks import check_choice
+from sr_env.utils.devices import autocast
 
 #: Actions [B, K, L] -> scores [B, K], higher is better.
 CodeScore = Callable[[Tensor], Tensor]

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sr_env._common import MIN_LR_SIZE, check_choice
-from sr_env.images import to_images
 from sr_env.photos import PhotoSource, Pixels
 from sr_env.simulator import UNIFORMS_PER_SCENE, Result, Scenes, Simulator
+from sr_env.utils.checks import MIN_LR_SIZE, check_choice
+from sr_env.utils.images import to_images
 
 #: Scenes scored in one batch.
 _BATCH = 12

@@ -22,18 +22,18 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from agents.peers import load_dan, load_realesrgan, load_srmdnf, load_usrgan
-from sr_env._common import MIN_LR_SIZE, SCALES, WeightsUnavailable, check_choice
-from sr_env._provenance import public_path
-from sr_env.checkpoint import Checkpoint, available_checkpoints, load_predictor, load_renderer, read_card
+from blindsr_agents.peers.peers import load_dan, load_realesrgan, load_srmdnf, load_usrgan
 from sr_env.degradation import KERNEL_SIZE, Degradation, bicubic_resize, quantize
-from sr_env.devices import Precision, autocast, channels_last
-from sr_env.images import to_images, to_uint8
 from sr_env.metrics import Metric, available_metrics, create_metric
+from sr_env.models import AMNet
+from sr_env.models.amnet import parameter_count
+from sr_env.models.checkpoint import Checkpoint, available_checkpoints, load_predictor, load_renderer, read_card
+from sr_env.models.predictor import KernelPredictor
 from sr_env.photos import PhotoFolder
-from sr_env.predictor import KernelPredictor
-from sr_env.renderers import AMNet
-from sr_env.renderers.amnet import parameter_count
+from sr_env.utils.checks import MIN_LR_SIZE, SCALES, WeightsUnavailable, check_choice
+from sr_env.utils.devices import Precision, autocast, channels_last
+from sr_env.utils.images import to_images, to_uint8
+from sr_env.utils.provenance import public_path
 
 PEERS: tuple[str, ...] = ("srmdnf", "realesrgan", "dan", "usrgan")
 TRUE, PREDICTED = "true kernel", "predicted kernel"

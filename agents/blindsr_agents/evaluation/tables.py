@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from rich.box import SIMPLE
 from rich.table import Table
 
-from agents.benchmark import PREDICTED, TRUE, Results, SceneCrops
-from sr_env._files import atomic_write
+from blindsr_agents.evaluation.sets import PREDICTED, TRUE, Results, SceneCrops
 from sr_env.degradation import REPORTED_WIDTHS
+from sr_env.utils.files import atomic_write
 
 #: Mean of the reported widths at x4 in Table 1 of the paper's supplement: set -> method -> PSNR-Y, LPIPS.
 PUBLISHED = {

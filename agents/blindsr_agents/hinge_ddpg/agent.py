@@ -5,7 +5,8 @@ on Stable-Baselines3's DDPG: act with mu(LR) plus noise, keep (LR, action, rewar
 the critic with the actor. What is added to the printed algorithm keeps the actor from exploiting the critic's errors:
 
 * it acts with mu plus noise from the first step on, never uniformly at random, and the critics are trained alone first;
-* noise changes the picture alike in every direction of the action space (:mod:`agents.exploration`), and the anchor to
+* noise changes the picture alike in every direction of the action space (:mod:`blindsr_agents.exploration`), and the
+  anchor to
   the pretrained code is in its units; where several actions are scored on one scene (``actions_per_scene`` of the
   vector environment) they lie in opposite pairs;
 * a critic says how much better an action is than the pretrained one, which is zero there by construction, and is
@@ -14,7 +15,7 @@ the critic with the actor. What is added to the printed algorithm keeps the acto
   heart, by small clipped steps, and is averaged on the way;
 * rewards are scaled per range of kernel widths and squashed, so that no width rules the mean, and shifted to be
   non-negative, since the hinge cannot tell small negative rewards from none (see :func:`squash` and
-  :mod:`agents.losses`).
+  :mod:`blindsr_agents.hinge_ddpg.losses`).
 
 Rewards must be centred per scene (``reference="predictor"``): what is left then is what the action did.
 """
@@ -33,10 +34,10 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from agents.exploration import measured_noise_shape, opposite_pairs
-from agents.losses import critic_loss
-from agents.policy import KernelActor, KernelCritic, KernelPolicy
-from sr_env import _torchvision  # noqa: F401  # before stable_baselines3, whose imports reach torchvision
+from blindsr_agents.exploration import measured_noise_shape, opposite_pairs
+from blindsr_agents.hinge_ddpg.losses import critic_loss
+from blindsr_agents.hinge_ddpg.policy import KernelActor, KernelCritic, KernelPolicy
+from sr_env.utils import torchvision_compat as _torchvision  # noqa: F401  # before stable_baselines3, whose imports reach torchvision
 
 from stable_baselines3 import DDPG  # isort: skip
 from stable_baselines3.common.buffers import ReplayBuffer
@@ -44,10 +45,10 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.utils import polyak_update, update_learning_rate
 
-from sr_env._common import check_choice
-from sr_env._files import atomic_write
-from sr_env.checkpoint import Checkpoint, load_predictor
-from sr_env.predictor import KernelPredictor
+from sr_env.models.checkpoint import Checkpoint, load_predictor
+from sr_env.models.predictor import KernelPredictor
+from sr_env.utils.checks import check_choice
+from sr_env.utils.files import atomic_write
 
 #: Squashed rewards are clipped to this magnitude, and shifted by it.
 REWARD_CLIP = 3.0
@@ -328,8 +329,8 @@ class HingeDDPG(DDPG):
 
     Args:
         policy: "KernelPolicy", or a subclass of it.
-        env: BlindSR-v0: a :class:`~sr_env.sb3.BlindSRVecEnv`, or anything Stable-Baselines3 wraps. None where a saved
-            agent is only to predict.
+        env: BlindSR-v0: a :class:`~sr_env.envs.sb3.BlindSRVecEnv`, or anything Stable-Baselines3 wraps. None where a
+            saved agent is only to predict.
         predictor: Name, path or checkpoint of the pretrained actor; None takes ``predictor_x{scale}`` of the
             environment's scale.
         learning_rate: Of the critics, a number or SB3 schedule.
@@ -460,7 +461,7 @@ class HingeDDPG(DDPG):
             raise ValueError(
                 "HingeDDPG takes one-step episodes with an image to look at, not "
                 f"{type(self.observation_space).__name__} observations: use BlindSR-v0, or for BlindSRIterative-v0 "
-                "IterativeHinge (agents/iterative.py)"
+                "IterativeHinge (agents/blindsr_agents/iterative/agent.py)"
             )
         box = self.action_space
         if not isinstance(box, spaces.Box) or not (np.all(box.low == -1) and np.all(box.high == 1)):

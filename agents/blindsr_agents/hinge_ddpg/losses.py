@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import torch.nn.functional as F
 from torch import Tensor
 
-from sr_env._common import check_choice
+from sr_env.utils.checks import check_choice
 
 CriticLoss = Callable[[Tensor, Tensor, float], Tensor]
 

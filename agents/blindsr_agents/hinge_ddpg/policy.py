@@ -16,15 +16,15 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from sr_env import _torchvision  # noqa: F401  # before stable_baselines3, whose imports reach torchvision
+from sr_env.utils import torchvision_compat as _torchvision  # noqa: F401  # before stable_baselines3, whose imports reach torchvision
 
 from stable_baselines3.common.policies import BaseModel, BasePolicy  # isort: skip
 from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.td3.policies import TD3Policy
 
-from sr_env.checkpoint import Checkpoint
-from sr_env.predictor import KernelPredictor
+from sr_env.models.checkpoint import Checkpoint
+from sr_env.models.predictor import KernelPredictor
 
 
 class KernelActor(BasePolicy):
@@ -109,8 +109,8 @@ class KernelCritic(BaseModel):
         observation_space: uint8 images, channels first.
         action_space: Actions in [-1, 1].
         predictor: The pretrained predictor (copied, frozen).
-        noise_shape: What turns unit normal numbers into exploration noise, [L, L]: see :mod:`agents.exploration`. The
-            critics see moves from mu0 in its units.
+        noise_shape: What turns unit normal numbers into exploration noise, [L, L]: see
+            :mod:`blindsr_agents.exploration`. The critics see moves from mu0 in its units.
         n_critics: Size of the ensemble.
         hidden: Width of the hidden layers.
         dropout: Share of the inputs and hidden units left out in training.

@@ -1,6 +1,7 @@
 """IterativeHinge: HingeDDPG's ideas for BlindSRIterative-v0, whose episodes correct the code over several steps.
 
-What carries over from :mod:`agents.hinge_ddpg`: the start is the pretrained predictor (the first correction is none),
+What carries over from :mod:`blindsr_agents.hinge_ddpg.agent`: the start is the pretrained predictor (the first
+correction is none),
 noise comes in opposite pairs, critics are trained alone first and know that staying gains nothing, the actor climbs
 their mean less their disagreement, is held by an anchor to the pretrained code and averaged on the way, and rewards are
 scaled per range of kernel widths.
@@ -11,7 +12,8 @@ of step t is the last score less the score before t. A critic is fitted to the n
     h(r_t + gamma r_(t+1) + ... + gamma^(n-1) r_(t+n-1) + gamma^n h^-1(Q'(s_(t+n), mu'(s_(t+n)))))
 
 with averaged critics and actor, and nothing bootstrapped where the episode ends: n = 1 is DDPG's target, n =
-``max_steps`` the Monte Carlo return. h is :func:`~agents.hinge_ddpg.squash`, which must be undone before rewards are
+``max_steps`` the Monte Carlo return. h is :func:`~blindsr_agents.hinge_ddpg.agent.squash`, which must be undone
+before rewards are
 added (Pohlen et al., "Observe and Look Further", 2018). With two critics and ``pessimism`` 1 the value climbed and
 bootstrapped is the smaller of the two, TD3's twin critics, since a mean of two less their standard deviation is that.
 Returns are not corrected for the noise that later steps of a kept episode were made with, so a small n errs less.
@@ -34,8 +36,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from agents.exploration import measured_noise_shape, opposite_pairs
-from agents.hinge_ddpg import (
+from blindsr_agents.exploration import measured_noise_shape, opposite_pairs
+from blindsr_agents.hinge_ddpg.agent import (
     NORMALISATIONS,
     REWARD_CLIP,
     Normalisation,
@@ -46,18 +48,18 @@ from agents.hinge_ddpg import (
     squash,
     torch_generators,
 )
-from agents.losses import critic_loss
-from agents.policy import QNetwork
-from sr_env._common import check_choice
-from sr_env._files import atomic_write
-from sr_env.checkpoint import Checkpoint
+from blindsr_agents.hinge_ddpg.losses import critic_loss
+from blindsr_agents.hinge_ddpg.policy import QNetwork
 from sr_env.degradation import bicubic_resize, quantize
-from sr_env.images import to_images
-from sr_env.predictor import KernelPredictor
+from sr_env.envs.vector import BlindSRIterativeVectorEnv
+from sr_env.models.checkpoint import Checkpoint
+from sr_env.models.predictor import KernelPredictor
 from sr_env.simulator import Simulator
-from sr_env.vector_env import BlindSRIterativeVectorEnv
+from sr_env.utils.checks import check_choice
+from sr_env.utils.files import atomic_write
+from sr_env.utils.images import to_images
 
-from stable_baselines3.common.utils import polyak_update  # isort: skip  # after agents.hinge_ddpg's torchvision
+from stable_baselines3.common.utils import polyak_update  # isort: skip  # after blindsr_agents.hinge_ddpg.agent's torchvision
 
 #: State-action pairs over which the critics' correlation with returns not yet trained on is told.
 _JUDGED = 512
@@ -90,7 +92,8 @@ class Corrector(nn.Module):
         predictor: The pretrained predictor with its kernel basis (copied, frozen).
         correction: Largest change of a code component by one action, in action units: the environment's setting.
         max_steps: Steps of an episode.
-        noise_shape: What turns unit normal numbers into exploration noise, [L, L]: see :mod:`agents.exploration`. The
+        noise_shape: What turns unit normal numbers into exploration noise, [L, L]: see
+        :mod:`blindsr_agents.exploration`. The
             networks see the code so far as a move from mu0 in its units. None makes a tenth of each component.
         hidden: Width of the hidden layer.
 
@@ -219,7 +222,8 @@ def load_corrector(path: str | Path, predictor: Checkpoint[KernelPredictor]) -> 
 
 
 class Player(nn.Module):
-    """A corrector as an actor LR -> code that renders what it looks at, for :mod:`agents.scenes`.
+    """A corrector as an actor LR -> code that renders what it looks at, for
+    :mod:`blindsr_agents.evaluation.scene_sets`.
 
     Args:
         corrector: The policy.
@@ -353,7 +357,7 @@ class EpisodeMemory:
         state_size: Length D of a state.
         action_size: Length L of an action.
         width_range: Range of the environment's kernel widths, in HR pixels.
-        normalisation: As in :func:`~agents.hinge_ddpg.reward_scales`.
+        normalisation: As in :func:`~blindsr_agents.hinge_ddpg.agent.reward_scales`.
 
     Raises:
         ValueError: Nothing could be kept.

@@ -26,8 +26,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sr_env._common import WeightsUnavailable
 from sr_env.degradation import KERNEL_SIZE, bicubic_resize
+from sr_env.utils.checks import WeightsUnavailable
 
 State = Mapping[str, Tensor]
 Network = TypeVar("Network", bound=nn.Module)
@@ -144,7 +144,7 @@ def load_realesrgan(folder: Path | None = None) -> nn.Module:
         dense = [f"body.{i}.rdb{j}.conv{k}" for i in range(blocks) for j in (1, 2, 3) for k in (1, 2, 3, 4, 5)]
         last = ["conv_body", "conv_up1", "conv_up2", "conv_hr", "conv_last"]
         state = _named(["conv_first", *dense, *last], state)
-    import sr_env._torchvision  # noqa: F401  (before spandrel, which imports torchvision)
+    import sr_env.utils.torchvision_compat  # noqa: F401  (before spandrel, which imports torchvision)
 
     spandrel = importlib.import_module("spandrel")
     try:

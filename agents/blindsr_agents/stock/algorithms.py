@@ -13,12 +13,12 @@ import yaml
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from agents.features import SceneFeatures
-from sr_env._common import check_choice
-from sr_env._files import atomic_write
-from sr_env.sb3 import BlindSRVecEnv
+from blindsr_agents.stock.features import SceneFeatures
+from sr_env.envs.sb3 import BlindSRVecEnv
+from sr_env.utils.checks import check_choice
+from sr_env.utils.files import atomic_write
 
-from stable_baselines3 import PPO, SAC, TD3  # isort: skip  # after sr_env.sb3, which mends torchvision
+from stable_baselines3 import PPO, SAC, TD3  # isort: skip  # after sr_env.envs.sb3, which mends torchvision
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.scenes import FixedScenes, Scores
-from sr_env._script import Weights
+from blindsr_agents.evaluation.scene_sets import FixedScenes, Scores
 from sr_env.degradation import REPORTED_WIDTHS
-from sr_env.devices import Precision
-from sr_env.images import to_uint8
 from sr_env.photos import open_photos
 from sr_env.simulator import Simulator, SimulatorSettings
+from sr_env.utils.devices import Precision
+from sr_env.utils.images import to_uint8
+from sr_env.utils.script import Weights
 
 #: uint8 LR images [B, h, w, 3] -> actions, float32 [B, L].
 Actor = Callable[[np.ndarray], np.ndarray]

@@ -11,10 +11,10 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from sr_env.checkpoint import load_predictor
-from sr_env.images import to_images
-from sr_env.predictor import KernelPredictor
+from sr_env.models.checkpoint import load_predictor
+from sr_env.models.predictor import KernelPredictor
 from sr_env.simulator import UNIFORMS_PER_SCENE, Simulator
+from sr_env.utils.images import to_images
 
 #: Scenes over which the features' mean and spread are measured, and the seed they are drawn with.
 _SCENES, _SEED = 64, 0

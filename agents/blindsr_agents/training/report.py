@@ -14,19 +14,19 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from agents.improvement import Improvement
-from agents.scenes import FixedScenes, Method, Scores, Selection
-from sr_env._files import atomic_write
+from blindsr_agents.evaluation.scene_sets import FixedScenes, Method, Scores, Selection
+from blindsr_agents.training.setup import Improvement
 from sr_env.degradation import REPORTED_WIDTHS
-from sr_env.images import to_uint8
-from sr_env.predictor import KernelPredictor
+from sr_env.models.predictor import KernelPredictor
 from sr_env.simulator import Scenes, Simulator, SimulatorSettings
+from sr_env.utils.files import atomic_write
+from sr_env.utils.images import to_uint8
 
 from stable_baselines3.common.logger import Figure as LoggedFigure  # isort: skip
 from stable_baselines3.common.logger import Logger
 
 if TYPE_CHECKING:
-    from agents.hinge_ddpg import HingeDDPG
+    from blindsr_agents.hinge_ddpg.agent import HingeDDPG
 
 #: Rows of the table.
 BICUBIC, PRETRAINED, TRAINED, TRUE_KERNEL = "bicubic", "pretrained actor", "trained actor", "true kernel"

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from agents.scenes import Part, Selection, Softened, Subset, WholeScenes
-from sr_env._provenance import command_line, commit, hardware, public_path
-from sr_env._script import Weights
-from sr_env.checkpoint import SHIPPED, Checkpoint, save_checkpoint
-from sr_env.devices import Precision
+from blindsr_agents.evaluation.scene_sets import Part, Selection, Softened, Subset, WholeScenes
+from sr_env.models.checkpoint import SHIPPED, Checkpoint, save_checkpoint
+from sr_env.models.predictor import KernelPredictor
 from sr_env.photos import PhotoSource, hold_out, open_photos
-from sr_env.predictor import KernelPredictor
 from sr_env.simulator import Simulator, SimulatorSettings
+from sr_env.utils.devices import Precision
+from sr_env.utils.provenance import command_line, commit, hardware, public_path
+from sr_env.utils.script import Weights
 
 #: Bytes of decoded photos kept, so that a whole run stays under 2 GB.
 _PHOTO_MEMORY = 512 * 1024**2

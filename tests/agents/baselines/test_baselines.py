@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from blindsr_agents.baselines.run import Baseline, DifferentiableScore, FineTune, RandomSearch, RenderCounter, train
+from blindsr_agents.evaluation.scene_sets import FixedScenes, Selection
+from train_baseline import Settings, main
 
-from agents.baselines import Baseline, DifferentiableScore, FineTune, RandomSearch, RenderCounter, train
-from agents.scenes import FixedScenes, Selection
-from agents.train_baseline import Settings, main
-from sr_env.checkpoint import load_predictor, read_card
+from sr_env.models.checkpoint import load_predictor, read_card
 from sr_env.simulator import UNIFORMS_PER_SCENE, Scenes, Simulator, SimulatorSettings
 
 METHODS = pytest.mark.parametrize("method", [FineTune, RandomSearch])

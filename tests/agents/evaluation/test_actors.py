@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from rich.console import Console
-
-from agents import compare, scenes
-from agents.compare import (
+from blindsr_agents.evaluation import actors as compare
+from blindsr_agents.evaluation import scene_sets as scenes
+from blindsr_agents.evaluation.actors import (
     MEAN_CODE,
     ORACLE,
     RANDOM_SEARCH,
@@ -30,15 +28,18 @@ from agents.compare import (
     verdicts,
     width_cells,
 )
-from agents.evaluate import Settings, main, measure_agents
-from agents.report import BICUBIC, PRETRAINED, TRUE_KERNEL
-from agents.scenes import Scores, WholeScenes
-from sr_env import checkpoint
-from sr_env.checkpoint import load_predictor, load_renderer, save_checkpoint
+from blindsr_agents.evaluation.scene_sets import Scores, WholeScenes
+from blindsr_agents.training.report import BICUBIC, PRETRAINED, TRUE_KERNEL
+from evaluate import Settings, main, measure_agents
+from PIL import Image
+from rich.console import Console
+
 from sr_env.degradation import Degradation, quantize
 from sr_env.metrics import create_metric
+from sr_env.models import checkpoint
+from sr_env.models.checkpoint import load_predictor, load_renderer, save_checkpoint
+from sr_env.models.predictor import KernelPredictor
 from sr_env.photos import ArrayPhotos
-from sr_env.predictor import KernelPredictor
 from sr_env.simulator import Simulator, SimulatorSettings
 
 

@@ -11,19 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from blindsr_agents.evaluation import sets as benchmark
+from blindsr_agents.evaluation.sets import Method, choose_scenes, create_methods, measure_cost, open_sets
+from blindsr_agents.evaluation.tables import make_tables, mean_cells, published, to_markdown
+from blindsr_agents.peers.peers import DAN, SRMDNF
+from evaluate import Settings, main, measure
 from PIL import Image
 from rich.console import Console
 
-from agents import benchmark
-from agents.benchmark import Method, choose_scenes, create_methods, measure_cost, open_sets
-from agents.benchmark_report import make_tables, mean_cells, published, to_markdown
-from agents.evaluate import Settings, main, measure
-from agents.peers import DAN, SRMDNF
-from sr_env._common import WeightsUnavailable
-from sr_env.checkpoint import available_checkpoints, load_predictor, load_renderer, read_card
 from sr_env.degradation import Degradation, quantize
 from sr_env.metrics import create_metric
-from sr_env.renderers.amnet import parameter_count
+from sr_env.models.amnet import parameter_count
+from sr_env.models.checkpoint import available_checkpoints, load_predictor, load_renderer, read_card
+from sr_env.utils.checks import WeightsUnavailable
 
 CPU = torch.device("cpu")
 
@@ -278,7 +278,7 @@ def test_limit(settings: Settings) -> None:
 def test_what_is_wrong_shows_before_any_work(
     settings: Settings, console: Console, tmp_path: Path, tiny_renderer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agents.evaluate.measure_set", lambda *_: pytest.fail("work was done"))
+    monkeypatch.setattr("evaluate.measure_set", lambda *_: pytest.fail("work was done"))
     wrong = [
         ({"bench_dir": tmp_path / "gone"}, FileNotFoundError, "--bench-dir names"),
         ({"sets": ("Urban100", "Manga109")}, FileNotFoundError, "none of Urban100, Manga109 is in"),
@@ -359,7 +359,7 @@ def test_interrupted_run_keeps_the_sets_it_measured(settings: Settings, monkeypa
             raise KeyboardInterrupt
         return whole(setup, name, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("agents.evaluate.measure_set", interrupted)
+    monkeypatch.setattr("evaluate.measure_set", interrupted)
     with pytest.raises(KeyboardInterrupt):
         main(replace(settings, metrics=("psnr",), out=out))
     assert list(json.loads((out / "results.json").read_text())["sets"]) == ["Set5"]

@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-
-from agents.oracle import (
+from blindsr_agents.evaluation.oracle import (
     Found,
     Oracle,
     SimulatedScore,
@@ -19,7 +17,9 @@ from agents.oracle import (
     headroom,
     random_search_code,
 )
-from agents.scenes import FixedScenes, Scores
+from blindsr_agents.evaluation.scene_sets import FixedScenes, Scores
+from torch import Tensor
+
 from sr_env.degradation import load_basis, quantize
 from sr_env.metrics import create_metric
 from sr_env.simulator import Scenes, Simulator, SimulatorSettings
@@ -129,7 +129,7 @@ def test_score_is_the_simulators(simulator: Simulator, scenes: Scenes) -> None:
 def test_score_in_pieces_is_the_same(simulator: Simulator, scenes: Scenes, monkeypatch: pytest.MonkeyPatch) -> None:
     actions = torch.rand(2, 5, simulator.code_length) * 2 - 1
     whole = SimulatedScore(simulator, scenes)(actions)
-    monkeypatch.setattr("agents.oracle._PIXELS", 2 * 64 * 64 * 2)  # two candidates a call
+    monkeypatch.setattr("blindsr_agents.evaluation.oracle._PIXELS", 2 * 64 * 64 * 2)  # two candidates a call
     torch.testing.assert_close(SimulatedScore(simulator, scenes)(actions), whole, atol=1e-3, rtol=0)
 
 
@@ -166,7 +166,7 @@ def test_oracle_returns_a_start_that_cannot_be_beaten(
         def __call__(self, actions: Tensor) -> Tensor:
             return -(actions - best[:, None]).abs().sum(-1)
 
-    monkeypatch.setattr("agents.oracle.SimulatedScore", Peak)
+    monkeypatch.setattr("blindsr_agents.evaluation.oracle.SimulatedScore", Peak)
     found = Oracle(simulator, 31, search)(scenes, (torch.zeros_like(best), best))
     assert torch.equal(found.actions, best)
     assert torch.equal(found.scores, torch.zeros(2))

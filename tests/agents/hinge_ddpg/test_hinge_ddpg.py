@@ -13,21 +13,21 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from blindsr_agents.evaluation.scene_sets import FixedScenes, Part, Scores, Selection, Softened
+from blindsr_agents.hinge_ddpg.agent import REWARD_CLIP, HingeDDPG, SceneBuffer, contrast, squash
+from blindsr_agents.hinge_ddpg.losses import CRITIC_LOSSES, critic_loss
+from blindsr_agents.hinge_ddpg.policy import KernelCritic
+from blindsr_agents.training.report import verdict
+from train_ddpg import Settings, main
 
-from agents.hinge_ddpg import REWARD_CLIP, HingeDDPG, SceneBuffer, contrast, squash
-from agents.losses import CRITIC_LOSSES, critic_loss
-from agents.policy import KernelCritic
-from agents.report import verdict
-from agents.scenes import FixedScenes, Part, Scores, Selection, Softened
-from agents.train_ddpg import Settings, main
-from sr_env.checkpoint import load_predictor, save_checkpoint
 from sr_env.degradation import load_basis
+from sr_env.envs.sb3 import BlindSRVecEnv
+from sr_env.envs.vector import BlindSRIterativeVectorEnv, BlindSRVectorEnv
+from sr_env.models import AMNet
+from sr_env.models.checkpoint import load_predictor, save_checkpoint
+from sr_env.models.predictor import KernelPredictor
 from sr_env.photos import ArrayPhotos
-from sr_env.predictor import KernelPredictor
-from sr_env.renderers import AMNet
-from sr_env.sb3 import BlindSRVecEnv
 from sr_env.simulator import Simulator, SimulatorSettings
-from sr_env.vector_env import BlindSRIterativeVectorEnv, BlindSRVectorEnv
 
 GAMMA = 0.9
 PATCH = 64

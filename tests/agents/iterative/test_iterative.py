@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-
-from agents.hinge_ddpg import REWARD_CLIP, squash
-from agents.iterative import (
+from blindsr_agents.hinge_ddpg.agent import REWARD_CLIP, squash
+from blindsr_agents.iterative.agent import (
     EpisodeBatch,
     EpisodeMemory,
     IterativeHinge,
@@ -23,10 +21,12 @@ from agents.iterative import (
     n_step_returns,
     save_corrector,
 )
-from agents.train_iterative import Settings, main
-from sr_env.checkpoint import load_predictor
+from torch import Tensor
+from train_iterative import Settings, main
+
+from sr_env.envs.vector import BlindSRIterativeVectorEnv, BlindSRVectorEnv
+from sr_env.models.checkpoint import load_predictor
 from sr_env.simulator import Result, Scenes, Simulator
-from sr_env.vector_env import BlindSRIterativeVectorEnv, BlindSRVectorEnv
 
 Make = Callable[..., IterativeHinge]
 STEPS = 3

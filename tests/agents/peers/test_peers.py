@@ -10,15 +10,24 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from blindsr_agents.peers.peers import (
+    DAN,
+    SRMDNF,
+    USRNet,
+    load_dan,
+    load_realesrgan,
+    load_srmdnf,
+    load_usrgan,
+    read_ncnn,
+)
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from agents.peers import DAN, SRMDNF, USRNet, load_dan, load_realesrgan, load_srmdnf, load_usrgan, read_ncnn
-from sr_env._common import WeightsUnavailable
 from sr_env.degradation import Degradation, bicubic_resize, quantize
-from sr_env.images import to_images
 from sr_env.metrics import create_metric
 from sr_env.photos import PhotoFolder
+from sr_env.utils.checks import WeightsUnavailable
+from sr_env.utils.images import to_images
 
 
 def write_ncnn(stem: Path, layers: list[tuple[np.ndarray, np.ndarray]], half: bool) -> None:
@@ -114,7 +123,7 @@ def test_srmdnf_from_the_folder_and_from_the_package(
     srmd: tuple[Path, SRMDNF], package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, network = srmd
-    monkeypatch.setattr("agents.peers.SRMDNF", lambda pca, scale: SRMDNF(pca, scale, channels=4))
+    monkeypatch.setattr("blindsr_agents.peers.peers.SRMDNF", lambda pca, scale: SRMDNF(pca, scale, channels=4))
     state = {key: value.half().float() for key, value in network.state_dict().items()}
     network.load_state_dict(state)
     arrays = [(state[f"model.{n}.weight"].numpy(), state[f"model.{n}.bias"].numpy()) for n in range(0, 24, 2)]

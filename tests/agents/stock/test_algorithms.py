@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from blindsr_agents.evaluation.scene_sets import Scores
+from blindsr_agents.stock.algorithms import ALGORITHMS, HYPERPARAMETERS, Agent, FeaturesVecEnv, load_hyperparameters
+from blindsr_agents.stock.before_after import HeldOut, LearningSettings, Outcome
+from blindsr_agents.stock.features import SceneFeatures
 from gymnasium.vector import VectorWrapper
 
-from agents.algorithms import ALGORITHMS, HYPERPARAMETERS, Agent, FeaturesVecEnv, load_hyperparameters
-from agents.features import SceneFeatures
-from agents.outcome import HeldOut, LearningSettings, Outcome
-from agents.scenes import Scores
 from sr_env import BlindSRIterativeVectorEnv, BlindSRVecEnv, BlindSRVectorEnv, load_predictor
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 #: What makes a run short, where an algorithm takes it.
 SHORT = {"n_envs": 4, "n_steps": 4, "batch_size": 8, "n_epochs": 2}
 SHORT |= {"learning_starts": 8, "buffer_size": 64, "gradient_steps": 2}

@@ -24,13 +24,13 @@ import pytest
 import torch
 from PIL import Image
 
-from agents import studio as module
-from agents.demo import Settings, serving
-from agents.studio import DETAIL, Studio, View, write_examples
 from sr_env import Upscaler
+from sr_env.cli import demo_session as module
+from sr_env.cli.demo import Settings, serving
+from sr_env.cli.demo_session import DETAIL, Studio, View, write_examples
 from sr_env.degradation import bicubic_resize, isotropic_kernels
-from sr_env.images import to_images
 from sr_env.metrics import create_metric
+from sr_env.utils.images import to_images
 
 
 @pytest.fixture(scope="module")

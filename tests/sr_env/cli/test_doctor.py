@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from agents import cli, doctor
-from agents.doctor import Settings, examine
-from sr_env import checkpoint, upscaler
-from sr_env.checkpoint import available_checkpoints, read_card
+from sr_env.cli import doctor
+from sr_env.cli import main as cli
+from sr_env.cli.doctor import Settings, examine
 from sr_env.metrics import backbones
+from sr_env.models import checkpoint
+from sr_env.models.checkpoint import available_checkpoints, read_card
+from sr_env.upscale import upscaler
 
 
 def test_what_is_there(monkeypatch: pytest.MonkeyPatch, tiny_renderer: Path) -> None:

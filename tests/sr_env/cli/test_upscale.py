@@ -18,11 +18,13 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 from rich.console import Console
 
-from agents import cli, pictures, upscale
-from agents.pictures import Picture, read_picture, suited, write_picture
-from agents.upscale import Settings, plan_jobs, remove_leftovers
-from sr_env import photos
-from sr_env.upscaler import Upscaler
+from sr_env.cli import main as cli
+from sr_env.cli import upscale
+from sr_env.cli.upscale import Settings, plan_jobs, remove_leftovers
+from sr_env.photos import picture_file as pictures
+from sr_env.photos import sources as photos
+from sr_env.photos.picture_file import Picture, read_picture, suited, write_picture
+from sr_env.upscale.upscaler import Upscaler
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -349,7 +351,8 @@ def test_interruption_leaves_no_partial_file(
 
 KILLED = """
 import os, signal, sys
-from agents import cli, upscale
+from sr_env.cli import main as cli
+from sr_env.cli import upscale
 
 write = upscale.write_picture
 def die(path, picture, **options):
@@ -367,7 +370,7 @@ def test_killed_then_resumed_is_as_never_killed(folder: Path, tmp_path: Path, se
     s = settings(folder)
     arguments = ["upscale", *s.inputs, "-o", str(s.out), "--model", s.model, "--predictor", s.predictor]
     arguments += ["--device", "cpu", "--precision", "fp32"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[4])}
     done = subprocess.run([sys.executable, "-c", KILLED, *arguments], env=environment, capture_output=True, timeout=120)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     assert len(files(s.out)) == 2  # one result, one piece of another

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from sr_env.checkpoint import SHIPPED, read_card
 from sr_env.degradation import (
     ANISOTROPIC_WIDTHS,
     ISOTROPIC_WIDTHS,
@@ -31,6 +30,7 @@ from sr_env.degradation import (
     quantize,
     soften,
 )
+from sr_env.models.checkpoint import SHIPPED, read_card
 
 SCALES = (2, 3, 4)
 

@@ -23,8 +23,8 @@ from sr_env import (
     BlindSREnv,
     BlindSRIterativeVectorEnv,
     BlindSRVectorEnv,
-    _torchvision,  # noqa: F401
 )
+from sr_env.utils import torchvision_compat  # noqa: F401
 
 from stable_baselines3.common.env_checker import check_env as sb3_check_env  # isort: skip
 

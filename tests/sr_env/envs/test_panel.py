@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import ImageDraw
 
-from sr_env import panel
-from sr_env.panel import draw_panel
+from sr_env.envs import panel
+from sr_env.envs.panel import draw_panel
 
 VALUES = {
     "psnr_y": {"bicubic": 25.1, "reference": 27.1, "sr": 28.3},

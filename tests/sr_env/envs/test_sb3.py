@@ -12,8 +12,8 @@ from sr_env import (
     BlindSRIterativeVectorEnv,
     BlindSRVecEnv,
     BlindSRVectorEnv,
-    _torchvision,  # noqa: F401
 )
+from sr_env.utils import torchvision_compat  # noqa: F401
 
 from stable_baselines3 import PPO  # isort: skip
 from stable_baselines3.common.monitor import Monitor  # isort: skip

@@ -24,9 +24,9 @@ from scipy import ndimage, special
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
-from sr_env import _torchvision  # noqa: F401  (before lpips is imported)
 from sr_env.metrics import Metric, WeightedScore, available_metrics, backbones, create_metric, natural
 from sr_env.metrics.backbones import ConvFeatures
+from sr_env.utils import torchvision_compat  # noqa: F401  (before lpips is imported)
 
 DATA = Path(__file__).parent / "data"
 LPIPS_VGG_LAYERS = (3, 8, 15, 22, 29)

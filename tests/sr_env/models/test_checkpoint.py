@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from sr_env import checkpoint
-from sr_env.checkpoint import (
+from sr_env.degradation import load_basis
+from sr_env.models import AMNet, checkpoint
+from sr_env.models.checkpoint import (
     SHIPPED,
     available_checkpoints,
     load_predictor,
@@ -20,9 +21,7 @@ from sr_env.checkpoint import (
     read_card,
     save_checkpoint,
 )
-from sr_env.degradation import load_basis
-from sr_env.predictor import KernelPredictor
-from sr_env.renderers import AMNet
+from sr_env.models.predictor import KernelPredictor
 
 
 @pytest.fixture

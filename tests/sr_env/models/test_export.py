@@ -13,13 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from agents import cli
-from sr_env import Upscaler, onnx
-from sr_env.checkpoint import load_predictor, load_renderer, save_checkpoint
+from sr_env import Upscaler
+from sr_env.cli import main as cli
 from sr_env.degradation import load_basis
-from sr_env.hub import HubRenderer
-from sr_env.onnx import export_onnx, load_onnx_renderer
-from sr_env.renderers import AMNet
+from sr_env.models import AMNet, onnx
+from sr_env.models.checkpoint import load_predictor, load_renderer, save_checkpoint
+from sr_env.models.hub import HubRenderer
+from sr_env.models.onnx import export_onnx, load_onnx_renderer
 
 runtime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
@@ -83,7 +83,7 @@ def test_the_file_says_what_it_is(pair: tuple[AMNet, Path]) -> None:
     assert loaded.network.architecture == network.architecture
     kernels = torch.rand(2, 21, 21)
     assert same(loaded.basis.encode(kernels), basis.encode(kernels)) == 0
-    assert str(Path(__file__).parents[1]).encode() not in path.read_bytes()  # no path of the machine
+    assert str(Path(__file__).parents[3]).encode() not in path.read_bytes()  # no path of the machine
 
 
 def test_upscaler_takes_it(x4: tuple[AMNet, Path], tiny_predictor: Path, random_photos: list[np.ndarray]) -> None:
@@ -218,7 +218,7 @@ def test_hub_push(tmp_path: Path, tiny_renderer: Path, monkeypatch: pytest.Monke
 def test_import_without_the_hub(tiny_renderer: Path) -> None:
     program = (
         "import sys; sys.modules['huggingface_hub'] = None\n"
-        "from sr_env.hub import HubRenderer\n"
+        "from sr_env.models.hub import HubRenderer\n"
         f"renderer = HubRenderer.from_checkpoint({str(tiny_renderer)!r})\n"
         "try: renderer.save_pretrained('nowhere')\n"
         "except ValueError as error: print(error)\n"

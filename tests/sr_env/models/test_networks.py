@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sr_env.predictor import KernelPredictor
-from sr_env.renderers import SIZES, AMLayer, AMNet, create_amnet
-from sr_env.renderers.amnet import parameter_count
+from sr_env.models import SIZES, AMLayer, AMNet, create_amnet
+from sr_env.models.amnet import parameter_count
+from sr_env.models.predictor import KernelPredictor
 
 
 def images(*shape: int, seed: int = 0) -> Tensor:

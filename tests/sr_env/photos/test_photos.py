@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from sr_env import photos
 from sr_env.photos import (
     ArrayPhotos,
     BundledPhotos,
@@ -26,6 +25,7 @@ from sr_env.photos import (
     random_crops,
     read_image,
 )
+from sr_env.photos import sources as photos
 
 
 @pytest.fixture

@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sr_env import Upscaler, upscaler
-from sr_env.checkpoint import save_checkpoint
+from sr_env import Upscaler
 from sr_env.degradation import bicubic_resize, isotropic_kernels, load_basis
-from sr_env.predictor import KernelPredictor
-from sr_env.renderers import AMNet
-from sr_env.upscaler import equivalent_widths, receptive_radius
+from sr_env.models import AMNet
+from sr_env.models.checkpoint import save_checkpoint
+from sr_env.models.predictor import KernelPredictor
+from sr_env.upscale import upscaler
+from sr_env.upscale.upscaler import equivalent_widths, receptive_radius
 
 
 @pytest.fixture

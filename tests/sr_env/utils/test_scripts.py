@@ -14,10 +14,10 @@ import torch
 import tyro
 from torch import nn
 
-from sr_env._common import check_choice, check_lr_size
-from sr_env._files import atomic_write, check_writable
-from sr_env._script import Weights, parse_weights, run_script
-from sr_env.devices import autocast, channels_last, resolve_device, uses_bf16
+from sr_env.utils.checks import check_choice, check_lr_size
+from sr_env.utils.devices import autocast, channels_last, resolve_device, uses_bf16
+from sr_env.utils.files import atomic_write, check_writable
+from sr_env.utils.script import Weights, parse_weights, run_script
 
 # ------------------------------------------------------------------------------------------------------------ files
 
@@ -127,7 +127,7 @@ def test_bad_argument(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 @pytest.mark.parametrize("script", ["pretrain/train_amnet.py", "pretrain/train_predictor.py", "agents/evaluate.py"])
 def test_help_explains_every_setting(script: str) -> None:
     """Run as a user does, from another folder than the checkout; help is quick and complete."""
-    path = Path(__file__).resolve().parents[1] / script
+    path = Path(__file__).resolve().parents[3] / script
     done = subprocess.run([sys.executable, str(path), "--help"], capture_output=True, text=True, cwd=path.parents[1])
     assert done.returncode == 0, done.stderr
     assert "--device" in done.stdout

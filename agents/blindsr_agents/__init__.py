@@ -1,0 +1,1 @@
+"""Agents that learn the kernel code by reward, and what measures them."""

@@ -1,0 +1,1 @@
+"""Measuring renderers, predictors and actors."""

@@ -1,0 +1,1 @@
+"""HingeDDPG: the paper's agent."""

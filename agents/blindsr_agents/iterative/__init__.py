@@ -1,0 +1,1 @@
+"""HingeDDPG over several corrections of the code."""

@@ -1,0 +1,1 @@
+"""Gymnasium's and Stable-Baselines3's view of the simulator."""

@@ -1,0 +1,1 @@
+"""Enlarging pictures of any size."""
