@@ -21,15 +21,19 @@ from sr_env.photos.sources import (
     read_shape,
     to_8_bit,
 )
+from sr_env.photos.views import Part, Softened, Subset
 
 __all__ = [
     "DEFAULT_MEMORY_BUDGET",
     "EXTENSIONS",
     "ArrayPhotos",
     "BundledPhotos",
+    "Part",
     "PhotoFolder",
     "PhotoSource",
     "Pixels",
+    "Softened",
+    "Subset",
     "augment",
     "crops",
     "decode_samples",

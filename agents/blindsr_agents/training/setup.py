@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from blindsr_agents.evaluation.scene_sets import Part, Selection, Softened, Subset, WholeScenes
+from blindsr_agents.evaluation.scene_sets import Selection, WholeScenes
 from sr_env.models.checkpoint import SHIPPED, Checkpoint, save_checkpoint
 from sr_env.models.predictor import KernelPredictor
-from sr_env.photos import PhotoSource, hold_out, open_photos
+from sr_env.photos import Part, PhotoSource, Softened, Subset, hold_out, open_photos
 from sr_env.simulator import Simulator, SimulatorSettings
 from sr_env.utils.devices import Precision
 from sr_env.utils.provenance import command_line, commit, hardware, public_path

@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from blindsr_agents.evaluation.scene_sets import FixedScenes, Part, Scores, Selection, Softened
+from blindsr_agents.evaluation.scene_sets import FixedScenes, Scores, Selection
 from blindsr_agents.hinge_ddpg.agent import REWARD_CLIP, HingeDDPG, SceneBuffer, contrast, squash
 from blindsr_agents.hinge_ddpg.losses import CRITIC_LOSSES, critic_loss
 from blindsr_agents.hinge_ddpg.policy import KernelCritic
@@ -26,7 +26,6 @@ from sr_env.envs.vector import BlindSRIterativeVectorEnv, BlindSRVectorEnv
 from sr_env.models import AMNet
 from sr_env.models.checkpoint import load_predictor, save_checkpoint
 from sr_env.models.predictor import KernelPredictor
-from sr_env.photos import ArrayPhotos
 from sr_env.simulator import Simulator, SimulatorSettings
 
 GAMMA = 0.9
@@ -479,19 +478,6 @@ def test_damaged_or_foreign_state_is_one_clear_error(make: Make, tmp_path: Path)
 # ----------------------------------------------------------------------------------------------------------- selection
 
 
-def test_parts_do_not_overlap_and_cover_the_photo() -> None:
-    source = ArrayPhotos([*photos(2, (100, 150)), *photos(1, (200, 100)), *photos(1, (70, 80))])
-    train, held = Part(source, 64, held_out=False), Part(source, 64, held_out=True)
-    assert (len(train), len(held)) == (4, 3)  # the last is too short to be cut, and trains
-    for index in range(3):
-        axis = 1 if index < 2 else 0
-        np.testing.assert_array_equal(np.concatenate((train[index], held[index]), axis=axis), source[index])
-        assert min(held.shapes[index]) >= 64 <= min(train.shapes[index])
-    assert train.shapes == tuple(photo.shape[:2] for photo in train)
-    with pytest.raises(ValueError, match="128 pixels long"):
-        Part(ArrayPhotos(photos(1, (70, 80))), 64, held_out=True)
-
-
 def test_selection_takes_gains_only_where_no_width_loses(weights: tuple[str, str]) -> None:
     simulator = Simulator(SimulatorSettings.from_kwargs(settings(weights)))
     scenes = FixedScenes(simulator, 4, (0.2, 2.6), seed=0)
@@ -651,20 +637,3 @@ def test_script_has_nothing_to_resume(weights: tuple[str, str], tmp_path: Path) 
 
 def test_every_loss_has_a_name() -> None:
     assert tuple(CRITIC_LOSSES) == ("printed", "hinge_l2", "hinge_l1", "hinge_margin", "mse")
-
-
-def test_softened_photos_are_the_photos_and_softer_ones() -> None:
-    source = ArrayPhotos(photos(4))
-    twice, alternating = Softened(source, 2.0, both=True), Softened(source, 2.0, both=False)
-    assert (len(twice), len(alternating)) == (8, 4)
-    assert twice.shapes == tuple(photo.shape[:2] for photo in twice)
-    for index in range(4):
-        np.testing.assert_array_equal(twice[2 * index], source[index])
-        told = twice.names[2 * index + 1]
-        assert (twice[2 * index + 1].std() < source[index].std()) == (float(told.rpartition(" ")[2]) >= 0.1)
-    assert twice[1].std() < 0.5 * source[0].std()  # the first photo's width is 1.27
-    for index in (0, 2):
-        np.testing.assert_array_equal(alternating[index], source[index])
-    np.testing.assert_array_equal(alternating[1], twice[3])  # the same width in training and selection
-    with pytest.raises(ValueError, match="softness -1"):
-        Softened(source, -1, both=True)
