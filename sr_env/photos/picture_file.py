@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from sr_env.photos import decode_samples, on_white, open_image, to_8_bit
+from sr_env.photos.decode import decode_samples, on_white, open_image, to_8_bit
 from sr_env.utils.checks import check_choice
 
 #: File name endings that are written, and their formats.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from sr_env.photos.sources import PhotoSource, Pixels
+from sr_env.photos.decode import Pixels
+from sr_env.photos.sources import PhotoSource
 
 
 class Part(PhotoSource):

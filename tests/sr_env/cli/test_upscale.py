@@ -21,8 +21,8 @@ from rich.console import Console
 from sr_env.cli import main as cli
 from sr_env.cli import upscale
 from sr_env.cli.upscale import Settings, plan_jobs, remove_leftovers
+from sr_env.photos import decode
 from sr_env.photos import picture_file as pictures
-from sr_env.photos import sources as photos
 from sr_env.photos.picture_file import Picture, read_picture, suited, write_picture
 from sr_env.upscale.upscaler import Upscaler
 
@@ -320,7 +320,7 @@ def test_bombs_are_refused(tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyP
     Image.new("L", (60, 40)).save(tmp_path / "good.png")
     bomb, good = run(tmp_path / "*.png")
     assert (bomb.status, good.status) == ("failed", "done")
-    assert f"over the limit of {photos.MAX_PIXELS // 10**6} megapixels" in bomb.reason
+    assert f"over the limit of {decode.MAX_PIXELS // 10**6} megapixels" in bomb.reason
 
 
 def test_memory_limit_is_named(folder: Path, run: Any) -> None:

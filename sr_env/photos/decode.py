@@ -1,0 +1,238 @@
+"""Decoding one picture file.
+
+It follows what a viewer shows: the EXIF orientation is applied, transparency is composited on white, gray and palette
+pictures become RGB, CMYK is converted without a colour profile (embedded ICC profiles are ignored throughout), 16 bits
+are rounded to 8 over the full range, and of several frames the first counts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+MAX_PIXELS = 80_000_000
+"""A larger picture is refused: its header may be a decompression bomb, and decoded it would take over 240 MB."""
+
+ACCEPTED = "jpg, jpeg, png, webp, tif, tiff and bmp"
+"""The accepted kinds, for messages."""
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
+_DEEP_COLOUR = ("RGB;16", "RGBA;16", "LA;16")
+
+Pixels = NDArray[np.uint8]
+Shape = tuple[int, int]
+
+
+def read_image(path: str | os.PathLike[str]) -> Pixels:
+    """Decode one picture (jpg, png, webp, tiff or bmp, whatever its name says).
+
+    Args:
+        path: The file.
+
+    Returns:
+        uint8 RGB ``[H, W, 3]``, upright, writable, contiguous.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no picture, is broken or truncated, has over ``MAX_PIXELS`` pixels, or holds float or 32-bit
+            samples, whose range is unknown; the message names the file.
+    """
+    with open_image(path) as image:
+        return _decode(image, Path(path))
+
+
+@contextmanager
+def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """Open a picture for decoding: its header is read, and whatever goes wrong in the block is reported by file.
+
+    Args:
+        path: The file.
+
+    Yields:
+        Pillow's image, not yet decoded.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: As :func:`read_image`.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no image at '{path}'; give the path of a {ACCEPTED.replace(' and ', ' or ')} file")
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            _oriented_shape(image)  # refuses a bomb before anything is decoded
+            yield image
+    except Exception as error:  # decoders raise a dozen unrelated types on damaged bytes
+        raise ValueError(f"cannot read the image '{path}': {reason(error)}") from error
+
+
+def read_shape(path: str | os.PathLike[str]) -> Shape:
+    """(H, W) of a picture once upright, from its header alone.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no picture, or has over ``MAX_PIXELS`` pixels.
+    """
+    with open_image(path) as image:
+        return _oriented_shape(image)
+
+
+def reason(error: Exception) -> str:
+    """Why a picture could not be decoded, without its name."""
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return f"over the limit of {MAX_PIXELS // 10**6} megapixels"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not a picture in an accepted format"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1..8, from the header alone (where damaged: 1)."""
+    try:
+        if image.format == "PNG":
+            # PngImageFile.getexif decodes the whole picture to look for a late chunk; writers put it before the pixels.
+            if "exif" not in image.info and "Raw profile type exif" not in image.info:
+                return 1
+            exif = Image.Image.getexif(image)
+        else:
+            exif = image.getexif()
+        value = exif.get(ExifTags.Base.Orientation, 1)
+    except Exception:  # the picture itself may well be fine
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _oriented_shape(image: Image.Image) -> Shape:
+    """(H, W) once upright, known from the header; refuses a picture beyond the pixel limit."""
+    width, height = image.size
+    if image.format == "TIFF":  # releases of Pillow differ in whether `size` is upright already, the tags do not
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        width, height = tags[ExifTags.Base.ImageWidth], tags[ExifTags.Base.ImageLength]
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width}x{height} is over the limit of {MAX_PIXELS // 10**6} megapixels")
+    return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
+def _upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def to_8_bit(samples: NDArray[Any]) -> Pixels:
+    """uint16 over the full range -> uint8, rounded."""
+    return ((samples.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+
+
+def _to_16_bit(samples: NDArray[Any], bits: int) -> NDArray[np.uint16]:
+    if bits == 16:
+        return samples.astype(np.uint16, copy=False)
+    top = 2**bits - 1
+    return ((samples.astype(np.uint32) * 65535 + top // 2) // top).astype(np.uint16)
+
+
+def decode_samples(image: Image.Image, path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Decode what :func:`open_image` opened in the file's own depth and channels, upright.
+
+    A palette becomes RGB, or RGBA where an entry is transparent; CMYK becomes RGB without a colour profile.
+
+    Args:
+        image: The opened picture.
+        path: Its file.
+
+    Returns:
+        uint8, or uint16 over the full range where the file has more than 8 bits: gray ``[H, W]``, gray and alpha
+        ``[H, W, 2]``, RGB ``[H, W, 3]`` or RGBA ``[H, W, 4]``; writable, contiguous.
+
+    Raises:
+        Exception: Of any type, where the data are damaged or of an unsupported kind; :func:`open_image` turns it into
+            a ValueError.
+    """
+    # Pillow turns TIFF upright by itself while loading; what is left to do must be asked for before that.
+    orientation = 1 if image.format == "TIFF" else _orientation(image)
+    bits = int(image.tag_v2.get(ExifTags.Base.BitsPerSample, (16,))[0]) if image.format == "TIFF" else 16  # type: ignore[attr-defined]
+    rawmode = _rawmode(image)
+    image.load()  # raises on damaged or truncated data
+    samples: NDArray[Any]
+    if image.mode.startswith("I;16"):
+        samples = _to_16_bit(np.asarray(image), bits)
+    elif rawmode.startswith(_DEEP_COLOUR):
+        # Pillow would keep the high byte only, which darkens by half a level; OpenCV keeps all 16 bits.
+        deep = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+        if deep is None or deep.dtype != np.uint16 or deep.ndim != 3:
+            raise ValueError(f"this kind of 16-bit colour ({rawmode}) is not supported")
+        samples = deep[:, :, [2, 3] if rawmode.startswith("LA") else [2, 1, 0, 3][: deep.shape[2]]]
+    elif image.mode in ("I", "F"):
+        raise ValueError("32-bit and floating-point samples have no known range; save it with 8 or 16 bits")
+    elif image.has_transparency_data:
+        samples = np.asarray(image.convert("LA" if image.mode in ("L", "LA", "La") else "RGBA"))
+    else:
+        samples = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+    return np.array(_upright(samples, orientation), order="C")
+
+
+def _decode(image: Image.Image, path: Path) -> Pixels:
+    samples = decode_samples(image, path)
+    pixels = to_8_bit(samples) if samples.dtype == np.uint16 else samples.astype(np.uint8, copy=False)
+    if pixels.ndim == 2:
+        return np.repeat(pixels[:, :, None], 3, axis=2)
+    if pixels.shape[2] in (2, 4):
+        pixels = on_white(pixels)
+    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+
+
+def on_white(pixels: Pixels) -> Pixels:
+    """Composite on white: uint8 ``[H, W, C + 1]``, the last channel alpha -> uint8 ``[H, W, C]``."""
+    weight = pixels[:, :, -1:].astype(np.uint16)
+    return ((pixels[:, :, :-1] * weight + 255 * (255 - weight) + 127) // 255).astype(np.uint8)
+
+
+def _rawmode(image: Image.Image) -> str:
+    """How the samples lie in the file, such as ``"RGB;16B"``; empty where the format does not say."""
+    tiles = getattr(image, "tile", [])
+    args = tiles[0][3] if tiles else None
+    return str(args[0] if isinstance(args, tuple) and args else args or "")
+
+
+def _looks_whole(image: Image.Image, path: Path) -> bool:
+    """Whether the file's end is where its format says, without decoding. Checks the bytes and checksums of a PNG."""
+    length = path.stat().st_size
+    with path.open("rb") as file:
+        if image.format in ("JPEG", "MPO"):
+            file.seek(max(0, length - 64))
+            return b"\xff\xd9" in file.read()  # end of image; inside the data ff is always followed by 00
+        if image.format == "WEBP":
+            return int.from_bytes(file.read(8)[4:], "little") + 8 <= length
+        if image.format == "BMP":
+            return int.from_bytes(file.read(6)[2:], "little") <= length
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        offsets, counts = tags.get(273) or tags.get(324) or (), tags.get(279) or tags.get(325) or ()
+        return bool(offsets) and all(a + b <= length for a, b in zip(offsets, counts, strict=False))
+    image.verify()  # PNG
+    return True
+
+
+def inspect(path: Path) -> Shape:
+    """(H, W) of a picture that can most likely be decoded; raises any exception where it cannot."""
+    with Image.open(path, formats=_FORMATS) as image:
+        shape = _oriented_shape(image)
+        whole = _looks_whole(image, path)
+    if not whole:  # a few sound files carry bytes behind their end or wrong sizes in their header: the decoder judges
+        with Image.open(path, formats=_FORMATS) as image:
+            _decode(image, path)
+    return shape

@@ -1,0 +1,167 @@
+"""Every kind of picture file decodes to the right pixels, and bad ones are named."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from sr_env.photos import (
+    PhotoFolder,
+    decode,
+    read_image,
+)
+
+
+@pytest.fixture
+def rgb() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    """A picture that survives JPEG nearly unharmed."""
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([255 * x / width, 255 * y / height, 127 + 0 * x], axis=2).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.PNG", "a.bmp", "a.tif", "a.TIFF"])
+def test_lossless_formats_are_exact(tmp_path: Path, rgb: np.ndarray, name: str) -> None:
+    Image.fromarray(rgb).save(tmp_path / name)
+    out = read_image(tmp_path / name)
+    assert out.dtype == np.uint8
+    assert out.flags.c_contiguous
+    assert out.flags.writeable
+    np.testing.assert_array_equal(out, rgb)
+
+
+def test_webp_and_compressed_tiff(tmp_path: Path, rgb: np.ndarray) -> None:
+    Image.fromarray(rgb).save(tmp_path / "a.webp", lossless=True)
+    Image.fromarray(rgb).save(tmp_path / "a.tif", compression="tiff_deflate")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.webp"), rgb)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), rgb)
+
+
+def test_gray_palette_and_bilevel(tmp_path: Path, rgb: np.ndarray) -> None:
+    gray = rgb[:, :, 0]
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "gray.png"), np.dstack([gray] * 3))
+
+    palette = Image.fromarray(rgb).quantize(16)
+    palette.save(tmp_path / "palette.png")
+    table = np.array(palette.getpalette(), np.uint8).reshape(-1, 3)
+    np.testing.assert_array_equal(read_image(tmp_path / "palette.png"), table[np.asarray(palette)])
+
+    Image.fromarray(gray > 127).save(tmp_path / "bits.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "bits.png")[:, :, 1], np.where(gray > 127, 255, 0))
+
+
+def test_transparency_is_composited_on_white(tmp_path: Path, rgb: np.ndarray) -> None:
+    alpha = np.random.default_rng(2).integers(0, 256, rgb.shape[:2], dtype=np.uint8)
+    alpha[0], alpha[1] = 0, 255
+    Image.fromarray(np.dstack([rgb, alpha])).save(tmp_path / "a.png")
+    out = read_image(tmp_path / "a.png")
+    weight = alpha[:, :, None] / 255.0
+    assert np.abs(out - (rgb * weight + 255 * (1 - weight))).max() <= 0.5 + 1e-9
+    assert (out[0] == 255).all()
+    np.testing.assert_array_equal(out[1], rgb[1])
+
+    see_through = Image.fromarray(np.zeros((4, 4), np.uint8), mode="P")
+    see_through.putpalette([9, 9, 9])
+    see_through.save(tmp_path / "p.png", transparency=0)
+    assert (read_image(tmp_path / "p.png") == 255).all()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_16_bit_is_scaled_over_the_full_range(tmp_path: Path, suffix: str, channels: int) -> None:
+    deep = np.random.default_rng(3).integers(0, 65536, (16, 24, channels), dtype=np.uint16)
+    deep[0, 0], deep[0, 1] = 0, 65535
+    if channels == 4:
+        deep[:, :, 3] = 65535
+    path = tmp_path / f"a{suffix}"
+    cv2.imwrite(str(path), deep[:, :, 0] if channels == 1 else deep)  # BGR(A)
+    want = np.rint(deep / 257.0).astype(np.uint8)
+    want = np.repeat(want, 3, axis=2) if channels == 1 else want[:, :, 2::-1]
+    np.testing.assert_array_equal(read_image(path), want)
+
+
+def test_16_bit_gray_alpha(tmp_path: Path) -> None:
+    deep = np.full((4, 4, 4), 30000, np.uint16)
+    deep[:, :, 3] = 32768
+    cv2.imwrite(str(tmp_path / "a.png"), deep)
+    want = round((30000 / 257) * 0.50001 + 255 * 0.49999)
+    assert np.abs(read_image(tmp_path / "a.png").astype(int) - want).max() <= 1
+
+
+def test_cmyk_jpeg(tmp_path: Path) -> None:
+    image = Image.fromarray(smooth(32, 48))
+    image.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=100, subsampling=0)
+    assert Image.open(tmp_path / "cmyk.jpg").mode == "CMYK"
+    out = read_image(tmp_path / "cmyk.jpg")
+    assert out.shape == (32, 48, 3)
+    assert np.abs(out.astype(int) - smooth(32, 48)).mean() < 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
+def test_exif_orientation(tmp_path: Path, orientation: int, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(smooth(24, 40)).save(path, exif=exif)
+    with Image.open(path) as image:
+        want = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    source = PhotoFolder(tmp_path)
+    assert source.shapes == (((40, 24) if orientation >= 5 else (24, 40)),)
+    np.testing.assert_array_equal(source[0], want)
+
+
+def test_orientation_of_16_bit_colour(tmp_path: Path) -> None:
+    deep = (smooth(24, 40).astype(np.uint16) * 257)[:, :, ::-1]
+    ok, data = cv2.imencode(".png", deep)
+    assert ok
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    block = b"eXIf" + exif.tobytes()[6:]
+    chunk = (len(block) - 4).to_bytes(4, "big") + block + zlib.crc32(block).to_bytes(4, "big")
+    raw = data.tobytes()
+    (tmp_path / "a.png").write_bytes(raw[:33] + chunk + raw[33:])  # right after the header chunk
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.rot90(smooth(24, 40), -1))
+
+
+def test_float_tiff_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((8, 8), np.float32)).save(tmp_path / "f.tif")
+    with pytest.raises(ValueError, match=r"f\.tif.*floating-point"):
+        read_image(tmp_path / "f.tif")
+
+
+def test_missing_and_foreign_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nothing\.png"):
+        read_image(tmp_path / "nothing.png")
+    (tmp_path / "text.png").write_text("not a picture")
+    with pytest.raises(ValueError, match=r"text\.png.*accepted format"):
+        read_image(tmp_path / "text.png")
+    (tmp_path / "empty.jpg").touch()
+    with pytest.raises(ValueError, match=r"empty\.jpg"):
+        read_image(tmp_path / "empty.jpg")
+    with pytest.raises(ValueError, match="cannot read"):
+        read_image(tmp_path)
+
+
+def test_pixel_limit(tmp_path: Path, rgb: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    monkeypatch.setattr(decode, "MAX_PIXELS", rgb.shape[0] * rgb.shape[1])
+    read_image(tmp_path / "a.png")
+    monkeypatch.setattr(decode, "MAX_PIXELS", rgb.shape[0] * rgb.shape[1] - 1)
+    with pytest.raises(ValueError, match=r"a\.png.*30x20 is over the limit"):
+        read_image(tmp_path / "a.png")
+
+
+def test_huge_header_is_refused_without_decoding(tmp_path: Path) -> None:
+    Image.new("1", (20000, 10000)).save(tmp_path / "bomb.png")
+    with pytest.raises(ValueError, match=r"bomb\.png.*megapixels"):
+        read_image(tmp_path / "bomb.png")
