@@ -27,7 +27,7 @@ from rich.table import Table
 from sr_env.degradation import bicubic_resize
 from sr_env.models.checkpoint import available_checkpoints
 from sr_env.photos import BundledPhotos, read_image
-from sr_env.upscale.upscaler import Upscaler
+from sr_env.upscale import Upscaler
 from sr_env.utils.checks import check_choice
 from sr_env.utils.devices import Precision, autocast, resolve_device
 from sr_env.utils.images import to_images, to_uint8
@@ -75,7 +75,7 @@ def load_method(settings: Settings) -> Callable[[np.ndarray], np.ndarray]:
     network = load_realesrgan(settings.peers_dir).to(device) if name == "realesrgan" else None
 
     @torch.inference_mode()
-    def enlarge(picture: np.ndarray) -> np.ndarray:
+    def upscale(picture: np.ndarray) -> np.ndarray:
         lr = to_images(picture[None], device)
         if network is None:
             sr = bicubic_resize(lr, (SCALE * lr.shape[2], SCALE * lr.shape[3]))
@@ -84,7 +84,7 @@ def load_method(settings: Settings) -> Callable[[np.ndarray], np.ndarray]:
                 sr = network(lr).float()
         return to_uint8(sr.clamp(0, 1))[0]
 
-    return enlarge
+    return upscale
 
 
 def measure(settings: Settings) -> dict[str, float]:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from sr_env.degradation import ISOTROPIC_WIDTHS, isotropic_kernels, load_basis
 from sr_env.simulator import UNIFORMS_PER_SCENE, Scenes, Simulator, SimulatorSettings
-from sr_env.upscale.upscaler import equivalent_widths
+from sr_env.upscale import equivalent_widths
 from sr_env.utils.files import atomic_write
 from sr_env.utils.images import to_uint8
 from sr_env.utils.script import run_script

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sr_env.degradation import Degradation, bicubic_resize
 from sr_env.photos import BundledPhotos
-from sr_env.upscale.upscaler import Upscaler
+from sr_env.upscale import Upscaler
 from sr_env.utils.files import atomic_write
 from sr_env.utils.images import to_images, to_uint8
 from sr_env.utils.script import run_script
@@ -67,7 +67,7 @@ def reconstruct(settings: Settings) -> list[tuple[str, np.ndarray]]:
     with torch.no_grad():
         lr = degradation(to_images(hr[None]), degradation.build(np.array([settings.kernel_width])))
         enlarged = to_uint8(bicubic_resize(lr, (height, width)).clamp(0, 1))[0]
-    result = upscaler.enlarge(to_uint8(lr)[0])
+    result = upscaler.upscale(to_uint8(lr)[0])
     return [
         (f"LR, blurred and reduced x{s}, bicubic", enlarged),
         (f"{settings.model}, predicted width {result.widths[0]:.2f} (true {settings.kernel_width:g})", result.pixels),

@@ -226,7 +226,7 @@ class Studio:
         around = view.lr[top : rows.stop + radius, left : columns.stop + radius]
         inner = tuple(slice(s * (part.start - o), s * (part.stop - o)) for part, o in ((rows, top), (columns, left)))
         with self._lock:
-            after = upscaler.enlarge(np.ascontiguousarray(around), code=view.code).pixels[inner]
+            after = upscaler.upscale(np.ascontiguousarray(around), code=view.code).pixels[inner]
             size = (s * around.shape[0], s * around.shape[1])
             before = to_uint8(bicubic_resize(to_images(np.ascontiguousarray(around)[None]), size).clamp(0, 1))[0][inner]
             values: dict[str, tuple[float, float]] = {}
@@ -258,7 +258,7 @@ class Studio:
         """
         picture = read_picture(view.path)
         with self._lock:
-            pixels = self.upscaler(view.model).enlarge(picture.pixels, code=view.code, progress=progress).pixels
+            pixels = self.upscaler(view.model).upscale(picture.pixels, code=view.code, progress=progress).pixels
         with atomic_write(path) as temporary:
             write_picture(temporary, suited(replace(picture, pixels=pixels), ".png"))
 

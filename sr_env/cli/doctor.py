@@ -23,7 +23,7 @@ from rich.table import Table
 from sr_env import __version__
 from sr_env.metrics.backbones import ARCHITECTURES, find_local
 from sr_env.models.checkpoint import SHIPPED, load_predictor, load_renderer, read_card
-from sr_env.upscale.upscaler import Upscaler, default_model
+from sr_env.upscale import Upscaler, default_model
 from sr_env.utils.devices import resolve_device, uses_bf16
 from sr_env.utils.provenance import hardware
 from sr_env.utils.script import run_script

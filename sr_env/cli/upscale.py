@@ -3,7 +3,7 @@
     blindsr upscale holiday/ portrait.jpg 'scans/*.tif' -o enlarged
 
 Every file keeps its format, depth, colour profile and EXIF. The predictor sees the whole picture, or nine squares of
-it where it is large (:class:`sr_env.upscale.upscaler.Upscaler`). A file that cannot be read is named at the end, and
+it where it is large (:class:`sr_env.upscale.Upscaler`). A file that cannot be read is named at the end, and
 the others are done.
 """
 
@@ -39,7 +39,7 @@ from sr_env.photos.picture_file import (
     suited,
     write_picture,
 )
-from sr_env.upscale.upscaler import Upscaler
+from sr_env.upscale import Upscaler
 from sr_env.utils.devices import Precision
 from sr_env.utils.files import atomic_write, check_writable
 from sr_env.utils.images import to_images
@@ -297,7 +297,7 @@ class Worker:
         picture = suited(read_picture(job.source), suffix)
         height, width = (scale * side for side in picture.pixels.shape[:2])
         check_size(suffix, height, width, picture.pixels[0, 0].nbytes)
-        result = self.upscaler.enlarge(
+        result = self.upscaler.upscale(
             picture.pixels, progress=progress, max_memory=self._tile_memory(suffix, picture.pixels)
         )
         with atomic_write(job.target) as temporary:

@@ -1,1 +1,5 @@
-"""Enlarging pictures of any size."""
+"""SR of whole pictures of any size: the upscaler, and the tiles it works in."""
+
+from sr_env.upscale.upscaler import Progress, Upscaled, Upscaler, default_model, equivalent_widths
+
+__all__ = ["Progress", "Upscaled", "Upscaler", "default_model", "equivalent_widths"]

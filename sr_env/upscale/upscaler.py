@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -25,7 +25,8 @@ from sr_env.models import AMNet
 from sr_env.models.checkpoint import Checkpoint, load_predictor, load_renderer
 from sr_env.models.onnx import OnnxRenderer, is_onnx, load_onnx_renderer
 from sr_env.models.predictor import KernelPredictor
-from sr_env.utils.checks import MIN_LR_SIZE, SCALES, check_choice
+from sr_env.upscale.tiling import Axis, Strip, batches, padded, plan_tiles, rgb, to_float
+from sr_env.utils.checks import MIN_LR_SIZE, SCALES, UsageError, check_choice
 from sr_env.utils.devices import Precision, autocast, channels_last, resolve_device, uses_bf16
 
 Kind = TypeVar("Kind", NDArray[Any], Image.Image, Tensor)
@@ -42,18 +43,16 @@ _PREDICTOR_BYTES = 400
 _REGION, _RAMP = 128, 32
 #: A tile beyond this side saves little and would reach the limits of 32-bit indices on a GPU.
 _LARGEST_TILE = 1024
-#: The fewest LR pixels a side that a tile must bring forward, for the work not to be all overlap.
-_LEAST_CORE = 16
 #: Floats per LR pixel that a forward pass holds at its peak (measured: 5 to 10 feature maps in a block, by the method
 #: that the convolution library takes; behind the body two maps, and four pictures of SR size at once).
 _BODY_MAPS, _KEPT_MAPS, _SR_PICTURES = 10, 2, 4
 
 
 def default_model(scale: int) -> str:
-    """Name of the renderer that ships for a magnification: for looks at x4, for fidelity at x2 and x3.
+    """Name of the renderer taken for a magnification where none is named: for looks at x4, for fidelity at x2 and x3.
 
     Raises:
-        ValueError: Unknown scale, naming the valid ones.
+        UsageError: Unknown scale, naming the valid ones.
     """
     check_choice("scale", scale, SCALES)
     return "amgan_x4" if scale == 4 else f"amnet_l_x{scale}"
@@ -112,7 +111,7 @@ class Upscaler:
         model: Renderer by short name or path (a checkpoint, or an ONNX file of :mod:`sr_env.models.onnx`, which
             computes in fp32); None takes :func:`default_model` of the scale.
         scale: Magnification, which the renderer must have; None takes the renderer's (4 where no model is named).
-        predictor: Kernel predictor by short name or path; None takes the one that ships for the scale.
+        predictor: Kernel predictor by short name or path; None takes the released one of the scale.
         device: ``"auto"`` takes CUDA where there is one.
         precision: ``"auto"`` takes bf16 where the device computes in it.
         max_memory: Bytes that tiles may take while they are rendered, the pictures themselves not counted. A picture
@@ -123,8 +122,8 @@ class Upscaler:
         kernel: Blur kernel ``[21, 21]`` at HR resolution, instead of a prediction.
 
     Raises:
-        FileNotFoundError: No such model or predictor; lists those that ship.
-        ValueError: A checkpoint or setting is wrong or does not fit the others, naming the remedy.
+        MissingFileError: No such model or predictor; lists the released ones.
+        UsageError: A checkpoint or setting is wrong or does not fit the others, naming the remedy.
 
     Example:
         >>> Upscaler("amgan_x4")(Image.open("photo.jpg")).save("larger.png")
@@ -146,19 +145,19 @@ class Upscaler:
         self.device = resolve_device(device)
         self.bf16 = uses_bf16(precision, self.device)
         if kernel is not None and kernel_width is not None:
-            raise ValueError("both a kernel and a kernel width are given: give one of them, or none to predict it")
+            raise UsageError("both a kernel and a kernel width are given: give one of them, or none to predict it")
         given = kernel is not None or kernel_width is not None
         if given and spatially_varying:
-            raise ValueError("a given kernel holds for the whole picture: leave it out, or spatially_varying")
+            raise UsageError("a given kernel holds for the whole picture: leave it out, or spatially_varying")
         if given and predictor is not None:
-            raise ValueError("with a given kernel nothing is predicted: leave out the kernel or the predictor")
+            raise UsageError("with a given kernel nothing is predicted: leave out the kernel or the predictor")
         if not max_memory > 0:
-            raise ValueError(f"max_memory is {max_memory}: give a positive number of bytes")
+            raise UsageError(f"max_memory is {max_memory}: give a positive number of bytes")
         if scale is not None:
             check_choice("scale", scale, SCALES)
         self.model = str(default_model(scale or 4) if model is None else model)
         if is_onnx(self.model) and precision == "bf16":
-            raise ValueError(f"the ONNX file {self.model!r} computes in fp32: give precision auto or fp32")
+            raise UsageError(f"the ONNX file {self.model!r} computes in fp32: give precision auto or fp32")
         load = load_onnx_renderer if is_onnx(self.model) else load_renderer
         checkpoint: Checkpoint[Any] = load(self.model, scale=scale, device=self.device)
         self.renderer: AMNet | OnnxRenderer = channels_last(checkpoint.network)
@@ -181,17 +180,17 @@ class Upscaler:
         """The given kernel as float32 [1, K, K], summing to one."""
         if width is not None:
             if not 0 < width < KERNEL_SIZE:
-                raise ValueError(f"kernel width {width}: give HR pixels between 0 and {KERNEL_SIZE}, such as 1.6")
+                raise UsageError(f"kernel width {width}: give HR pixels between 0 and {KERNEL_SIZE}, such as 1.6")
             return isotropic_kernels(torch.tensor([float(width)], device=self.device))
         array = np.asarray(kernel)
         if array.shape != (KERNEL_SIZE, KERNEL_SIZE) or array.dtype.kind not in "fiu":
-            raise ValueError(
+            raise UsageError(
                 f"the kernel is {array.dtype} of shape {list(array.shape)}: give numbers [{KERNEL_SIZE}, {KERNEL_SIZE}]"
             )
         array = array.astype(np.float64)
         total = array.sum()
         if not (np.isfinite(array).all() and total > 0):
-            raise ValueError(f"the kernel sums to {total}: give finite weights with a positive sum")
+            raise UsageError(f"the kernel sums to {total}: give finite weights with a positive sum")
         return torch.from_numpy((array / total).astype(np.float32))[None].to(self.device)
 
     # -------------------------------------------------------------------------------------------------- the pictures
@@ -213,17 +212,17 @@ class Upscaler:
             [0, 1]. Alpha is enlarged bicubically. No gradient reaches the image.
 
         Raises:
-            ValueError: It is of another kind, empty, not finite, or too large for ``max_memory``.
+            UsageError: It is of another kind, empty, not finite, or too large for ``max_memory``.
         """
         if isinstance(image, Tensor):
-            return self._enlarge_tensor(image)
+            return self._upscale_tensor(image)
         if isinstance(image, Image.Image):
-            return self._enlarge_pil(image)
+            return self._upscale_pil(image)
         if isinstance(image, np.ndarray):
-            return self.enlarge(image).pixels
-        raise ValueError(f"cannot enlarge a {type(image).__name__}: give a numpy array, a PIL image or a torch tensor")
+            return self.upscale(image).pixels
+        raise UsageError(f"cannot enlarge a {type(image).__name__}: give a numpy array, a PIL image or a torch tensor")
 
-    def enlarge(
+    def upscale(
         self,
         pixels: NDArray[Any],
         *,
@@ -240,15 +239,15 @@ class Upscaler:
             max_memory: Bytes for this picture's tiles; None takes the upscaler's.
 
         Raises:
-            ValueError: As there, or the code has another length.
+            UsageError: As there, or the code has another length.
         """
         stack = self._stack(pixels)
         given = None
         if code is not None:
             given = torch.from_numpy(np.asarray(code, np.float32)).to(self.device)
             if given.shape != (self.basis.code_length,):
-                raise ValueError(f"the code has shape {list(given.shape)}: give [{self.basis.code_length}]")
-        result, codes, tiles = self._enlarge(stack, progress, max_memory, given)
+                raise UsageError(f"the code has shape {list(given.shape)}: give [{self.basis.code_length}]")
+        result, codes, tiles = self._upscale(stack, progress, max_memory, given)
         shape = (*result.shape[1:3], *pixels.shape[2:])
         return Upscaled(
             result.reshape(shape), codes.cpu().numpy(), equivalent_widths(codes, self.basis).cpu().numpy(), tiles
@@ -256,7 +255,7 @@ class Upscaler:
 
     @torch.inference_mode()
     def predict(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
-        """The kernel code of a picture, as :meth:`enlarge` would use it, without enlarging.
+        """The kernel code of a picture, as :meth:`upscale` would use it, without enlarging.
 
         Args:
             pixels: As in :meth:`__call__`.
@@ -265,48 +264,48 @@ class Upscaler:
             float32 ``[L]``.
 
         Raises:
-            ValueError: As there.
+            UsageError: As there.
         """
-        codes: NDArray[np.float32] = self._codes(_padded(self._stack(pixels)), self.max_memory)[0].cpu().numpy()
+        codes: NDArray[np.float32] = self._codes(padded(self._stack(pixels)), self.max_memory)[0].cpu().numpy()
         return codes
 
     def _stack(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """A checked array as [1, H, W, C]."""
         if pixels.ndim not in (2, 3) or 0 in pixels.shape or (pixels.ndim == 3 and pixels.shape[2] not in (1, 2, 3, 4)):
-            raise ValueError(f"the image has shape {list(pixels.shape)}: give [H, W] or [H, W, C] with 1 to 4 channels")
+            raise UsageError(f"the image has shape {list(pixels.shape)}: give [H, W] or [H, W, C] with 1 to 4 channels")
         if pixels.dtype not in (np.uint8, np.uint16) and pixels.dtype.kind != "f":
-            raise ValueError(f"the image is {pixels.dtype}: give uint8, uint16, or float in [0, 1]")
+            raise UsageError(f"the image is {pixels.dtype}: give uint8, uint16, or float in [0, 1]")
         if pixels.dtype.kind == "f" and not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
-            raise ValueError(f"the image's floats span {pixels.min()} to {pixels.max()}: scale them to [0, 1]")
+            raise UsageError(f"the image's floats span {pixels.min()} to {pixels.max()}: scale them to [0, 1]")
         return pixels.reshape(1, *pixels.shape[:2], -1)
 
-    def _enlarge_tensor(self, image: Tensor) -> Tensor:
+    def _upscale_tensor(self, image: Tensor) -> Tensor:
         if image.ndim not in (3, 4) or image.shape[-3] != 3 or 0 in image.shape or not image.is_floating_point():
-            raise ValueError(
+            raise UsageError(
                 f"the image is {image.dtype} {list(image.shape)}: give a float tensor [3, H, W] or [B, 3, H, W]"
             )
         stack = image.detach().float().reshape(-1, *image.shape[-3:]).permute(0, 2, 3, 1).cpu().numpy()
         if not (np.isfinite(stack).all() and stack.min() >= 0 and stack.max() <= 1):
-            raise ValueError(f"the image's values span {stack.min()} to {stack.max()}: scale them to [0, 1]")
-        result = torch.from_numpy(self._enlarge(stack)[0]).permute(0, 3, 1, 2)
+            raise UsageError(f"the image's values span {stack.min()} to {stack.max()}: scale them to [0, 1]")
+        result = torch.from_numpy(self._upscale(stack)[0]).permute(0, 3, 1, 2)
         return result.reshape(*image.shape[:-2], *result.shape[-2:]).to(image.device, image.dtype)
 
-    def _enlarge_pil(self, image: Image.Image) -> Image.Image:
+    def _upscale_pil(self, image: Image.Image) -> Image.Image:
         if image.mode in ("I", "F"):
-            raise ValueError(f"a PIL image of mode {image.mode} has no known range: give an array of floats in [0, 1]")
+            raise UsageError(f"a PIL image of mode {image.mode} has no known range: give an array of floats in [0, 1]")
         if image.mode.startswith("I;16"):
-            return Image.fromarray(self.enlarge(np.asarray(image).astype(np.uint16)).pixels)
+            return Image.fromarray(self.upscale(np.asarray(image).astype(np.uint16)).pixels)
         gray = image.mode in ("1", "L", "LA", "La")
         if image.has_transparency_data:
             image = image.convert("LA" if gray else "RGBA")
         else:
             image = image.convert("L" if gray else "RGB")
-        return Image.fromarray(self.enlarge(np.asarray(image)).pixels, image.mode)
+        return Image.fromarray(self.upscale(np.asarray(image)).pixels, image.mode)
 
     # ----------------------------------------------------------------------------------------------------- the work
 
     @torch.inference_mode()
-    def _enlarge(
+    def _upscale(
         self,
         stack: NDArray[Any],
         progress: Progress | None = None,
@@ -315,9 +314,9 @@ class Upscaler:
     ) -> tuple[NDArray[Any], Tensor, int]:
         """Pictures [B, H, W, C] -> [B, s*H, s*W, C], codes [B or regions, L] and the number of tiles."""
         count, height, width, channels = stack.shape
-        stack = _padded(stack)  # what is added is cut off again
+        stack = padded(stack)  # what is added is cut off again
         memory = self.max_memory if max_memory is None else max_memory
-        rows, columns, batch = self._plan(count, stack.shape[1], stack.shape[2], channels, memory)
+        rows, columns, batch = self._plan((count, *stack.shape[1:3], channels), memory)
         tiles = list(itertools.product(range(count), range(len(columns.starts))))
         if code is not None:
             codes: Tensor | None = code.expand(count, -1)
@@ -326,19 +325,19 @@ class Upscaler:
         used: list[Tensor] = []
         s = self.scale
         out = np.empty((count, s * height, s * width, channels), stack.dtype)
-        strip = _Strip(out, s, rows, stack.shape[2])
+        strip = Strip(out, s, rows, stack.shape[2])
         done, total = 0, len(tiles) * len(rows.starts)
         for row, top in enumerate(rows.starts):
-            for chosen in _batches(tiles, batch):
+            for chosen in batches(tiles, batch):
                 windows = np.stack(
                     [
                         stack[image, top : top + rows.size, columns.starts[c] : columns.starts[c] + columns.size]
                         for image, c in chosen
                     ]
                 )
-                lr = _to_float(windows, self.device)
+                lr = to_float(windows, self.device)
                 if codes is None:
-                    given = self._predict(_rgb(lr))
+                    given = self._predict(rgb(lr))
                     used.append(given)
                 else:
                     given = codes[[image for image, _ in chosen]]
@@ -354,7 +353,7 @@ class Upscaler:
     def _render(self, lr: Tensor, codes: Tensor) -> Tensor:
         """LR tiles [B, C, h, w] in [0, 1] and codes [B, L] -> float32 [B, C, s*h, s*w]."""
         with autocast("bf16" if self.bf16 else "fp32", self.device):
-            colour = _rgb(lr).contiguous(memory_format=torch.channels_last)
+            colour = rgb(lr).contiguous(memory_format=torch.channels_last)
             sr = self.renderer(colour, codes).float()
         if lr.shape[1] < 3:  # gray stays gray
             sr = sr.mean(1, keepdim=True)
@@ -378,7 +377,7 @@ class Upscaler:
         codes = []
         for picture in stack:  # one by one: their sum may not fit the memory
             if height * width <= seen:
-                codes.append(self._predict(_rgb(_to_float(picture[None], self.device))))
+                codes.append(self._predict(rgb(to_float(picture[None], self.device))))
                 continue
             piece = max(MIN_LR_SIZE, min(_PIECE, math.isqrt(int(seen)) // _MOSAIC))
             tall, wide = min(piece, height), min(piece, width)
@@ -386,156 +385,22 @@ class Upscaler:
             lefts = np.linspace(0, width - wide, _MOSAIC).astype(int)
             pieces = np.stack([picture[t : t + tall, x : x + wide] for t in tops for x in lefts])
             with autocast("bf16" if self.bf16 else "fp32", self.device):
-                features = self.predictor.features(_rgb(_to_float(pieces, self.device))).mean(0, keepdim=True)
+                features = self.predictor.features(rgb(to_float(pieces, self.device))).mean(0, keepdim=True)
                 codes.append(self.basis.to_code(torch.tanh(self.predictor.head(features).float())))
         return torch.cat(codes)
 
-    def _plan(self, count: int, height: int, width: int, channels: int, max_memory: float) -> tuple[_Axis, _Axis, int]:
-        """Tiles of rows and columns, and how many go through the renderer at once: the least work that fits."""
+    def _plan(self, shape: tuple[int, int, int, int], max_memory: float) -> tuple[Axis, Axis, int]:
+        """Tiles of pictures [B, H, W, C], and how many go through the renderer at once."""
         ramp = _RAMP if self.spatially_varying else 0
         margin = max(receptive_radius(self.renderer), 2) + ramp // 2  # two: the bicubic alpha's reach
-        largest = _REGION + 2 * margin if self.spatially_varying else _LARGEST_TILE
-        s = self.scale
         maps = self.renderer.architecture["channels"]
-        per_pixel = 4 * max(_BODY_MAPS * maps, _KEPT_MAPS * maps + (3 * _SR_PICTURES + channels) * s**2)
-        per_row = 4 * count * channels * s**2 * width  # the strip of finished tiles
-        sides = []
-        for length in (height, width):
-            most = max(1, (length - 2 * margin) // max(_LEAST_CORE, ramp))  # ramps within a tile must not meet
-            numbers = np.arange(1, most + 1)
-            sizes = np.where(numbers == 1, length, -(-(length - 2 * margin) // numbers) + 2 * margin)
-            sides.append((numbers, sizes))
-        (ny, tall), (nx, wide) = sides
-        area = tall[:, None] * wide[None]
-        memory = area * per_pixel + tall[:, None] * per_row
-        fits = (memory <= max_memory) & (tall <= largest)[:, None] & (wide <= largest)[None]
-        if not fits.any():
-            raise ValueError(
-                f"{width}x{height} pixels need {memory.min() / 1e6:.0f} MB for a tile, over the limit of "
-                f"{max_memory / 1e6:.0f} MB: raise max_memory"
-            )
-        work = np.where(fits, ny[:, None] * nx[None] * area, np.iinfo(np.int64).max)
-        best = np.unravel_index(np.argmin(work), work.shape)
-        i, j = int(best[0]), int(best[1])
-        left = max_memory - float(tall[i] * per_row)
-        rows = _Axis.cut(height, int(ny[i]), int(tall[i]), ramp)
-        columns = _Axis.cut(width, int(nx[j]), int(wide[j]), ramp)
-        return rows, columns, max(1, int(left / (float(area[i, j]) * per_pixel)))
-
-
-@dataclass(frozen=True)
-class _Axis:
-    """Tiles along one axis, in LR pixels.
-
-    Attributes:
-        length: Of the picture.
-        size: Of every tile.
-        starts: Of each tile.
-        cuts: Between tile i-1 and i, in the middle of what they share.
-        ramp: Pixels around a cut over which one passes into the other.
-    """
-
-    length: int
-    size: int
-    starts: tuple[int, ...]
-    cuts: tuple[int, ...]
-    ramp: int
-
-    @classmethod
-    def cut(cls, length: int, number: int, size: int, ramp: int) -> _Axis:
-        """Spread ``number`` tiles evenly."""
-        starts = tuple(i * (length - size) // max(1, number - 1) for i in range(number))
-        cuts = tuple((before + size + after) // 2 for before, after in itertools.pairwise(starts))
-        return cls(length, size, starts, cuts, ramp)
-
-    def span(self, tile: int) -> tuple[int, int]:
-        """First LR pixel that a tile contributes to, and the one after the last."""
-        first = 0 if tile == 0 else self.cuts[tile - 1] - self.ramp // 2
-        last = self.length if tile == len(self.starts) - 1 else self.cuts[tile] + self.ramp // 2
-        return first, last
-
-    def weights(self, tile: int, scale: int) -> Tensor:
-        """What a tile counts at each SR pixel of its span; the tiles' weights add up to one everywhere."""
-        first, last = self.span(tile)
-        weights = torch.ones(scale * (last - first))
-        if self.ramp:
-            rise = (torch.arange(scale * self.ramp) + 0.5) / (scale * self.ramp)
-            if tile > 0:
-                weights[: len(rise)] = rise
-            if tile < len(self.starts) - 1:
-                weights[-len(rise) :] = rise.flip(0)
-        return weights
-
-
-class _Strip:
-    """Collects a row of tiles and writes what is finished of it to the picture, so that only a strip is held in float.
-
-    Args:
-        out: The SR pictures to fill, [B, s*H, s*W, C].
-        scale: Magnification s.
-        rows: The tiles' rows.
-        width: Of the padded LR pictures.
-    """
-
-    def __init__(self, out: NDArray[Any], scale: int, rows: _Axis, width: int) -> None:
-        self.out, self.scale, self.rows = out, scale, rows
-        longest = max(last - first for first, last in map(rows.span, range(len(rows.starts))))
-        self.buffer = torch.zeros(len(out), out.shape[3], scale * longest, scale * width)
-        self.first = 0  # LR row of the buffer's top
-        self.row = 0
-
-    def add(self, image: int, tile: Tensor, columns: _Axis, column: int) -> None:
-        """Add a tile [C, s*h, s*w] of the present row."""
-        s = self.scale
-        top, bottom = self.rows.span(self.row)
-        left, right = columns.span(column)
-        y, x = s * (top - self.rows.starts[self.row]), s * (left - columns.starts[column])
-        part = tile[:, y : y + s * (bottom - top), x : x + s * (right - left)]
-        if columns.ramp or self.rows.ramp:
-            part = part * columns.weights(column, s) * self.rows.weights(self.row, s)[:, None]
-        self.buffer[image, :, s * (top - self.first) : s * (bottom - self.first), s * left : s * right] += part
-
-    def finish(self, row: int) -> None:
-        """End a row of tiles: round and write what no later row will touch."""
-        s = self.scale
-        following = self.rows.span(row + 1)[0] if row + 1 < len(self.rows.starts) else self.rows.length
-        ready = s * (following - self.first)
-        held = s * (self.rows.span(row)[1] - self.first)
-        _, height, width, _ = self.out.shape
-        end = min(s * self.first + ready, height)
-        target = self.out[:, s * self.first : end]
-        for start in range(0, target.shape[1], 256):  # in pieces: a copy of the strip would double it
-            piece = self.buffer[:, :, start : min(start + 256, target.shape[1]), :width]
-            target[:, start : start + 256] = _from_float(piece, self.out.dtype).transpose(0, 2, 3, 1)
-        self.buffer[:, :, : held - ready] = self.buffer[:, :, ready:held].clone()
-        self.buffer[:, :, held - ready :] = 0
-        self.first, self.row = following, row + 1
-
-
-def _batches(items: list[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def _padded(stack: NDArray[Any]) -> NDArray[Any]:
-    """[B, H, W, C] with both sides at least the 8 pixels that the networks take."""
-    missing = [max(0, MIN_LR_SIZE - side) for side in stack.shape[1:3]]
-    return np.pad(stack, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)), mode="edge") if any(missing) else stack
-
-
-def _to_float(windows: NDArray[Any], device: torch.device) -> Tensor:
-    """uint8, uint16 or float [B, h, w, C] -> float32 [B, C, h, w] in [0, 1]."""
-    tensor = torch.from_numpy(windows.astype(np.float32)).to(device).permute(0, 3, 1, 2)
-    return tensor / np.iinfo(windows.dtype).max if windows.dtype.kind == "u" else tensor
-
-
-def _from_float(images: Tensor, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """float32 -> the dtype, clamped to [0, 1] and rounded where it is an integer's full range."""
-    images = images.clamp(0, 1)
-    if dtype.kind == "u":
-        images = (images * np.iinfo(dtype).max).round()
-    return images.numpy().astype(dtype)
-
-
-def _rgb(images: Tensor) -> Tensor:
-    """[B, 1 to 4, h, w] -> [B, 3, h, w]: gray three times, without alpha."""
-    return images[:, :1].expand(-1, 3, -1, -1) if images.shape[1] < 3 else images[:, :3]
+        pictures = (3 * _SR_PICTURES + shape[3]) * self.scale**2
+        return plan_tiles(
+            shape,
+            scale=self.scale,
+            margin=margin,
+            ramp=ramp,
+            largest=_REGION + 2 * margin if self.spatially_varying else _LARGEST_TILE,
+            bytes_per_pixel=4 * max(_BODY_MAPS * maps, _KEPT_MAPS * maps + pictures),
+            max_memory=max_memory,
+        )

@@ -57,7 +57,7 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def test_predicted_kernel_gives_the_upscalers_picture(studio: Studio, opened: View, photo: Path) -> None:
-    own = Upscaler(studio.model, device="cpu", precision="fp32").enlarge(pixels(photo))
+    own = Upscaler(studio.model, device="cpu", precision="fp32").upscale(pixels(photo))
     shown = studio.show(opened)
     np.testing.assert_array_equal(shown.after, own.pixels)
     assert shown.width == pytest.approx(own.widths[0])
@@ -90,7 +90,7 @@ def test_detail_is_part_of_the_whole(
     view = replace(studio.open(tmp_path / "large.png", None, studio.model), centre=centre)
     rows, columns = view.detail
     assert (rows.stop - rows.start, columns.stop - columns.start) == (DETAIL, DETAIL)
-    whole = studio.upscaler(studio.model).enlarge(view.lr, code=view.code).pixels
+    whole = studio.upscaler(studio.model).upscale(view.lr, code=view.code).pixels
     shown = studio.show(view).after
     expected = whole[4 * rows.start : 4 * rows.stop, 4 * columns.start : 4 * columns.stop]
     assert np.abs(shown.astype(int) - expected).max() <= 1

@@ -24,7 +24,7 @@ from sr_env.cli.upscale import Settings, plan_jobs, remove_leftovers
 from sr_env.photos import decode
 from sr_env.photos import picture_file as pictures
 from sr_env.photos.picture_file import Picture, read_picture, suited, write_picture
-from sr_env.upscale.upscaler import Upscaler
+from sr_env.upscale import Upscaler
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -188,7 +188,7 @@ def test_damaged_profile_and_exif_are_left_out(tmp_path: Path, run: Any, photo: 
 def test_the_result_is_the_upscalers(tmp_path: Path, run: Any, settings: Any, photo: np.ndarray) -> None:
     Image.fromarray(photo).save(tmp_path / "a.png")
     (record,) = run(tmp_path / "a.png", out=tmp_path / "larger.png")
-    want = Upscaler(settings().model, predictor=settings().predictor, device="cpu", precision="fp32").enlarge(photo)
+    want = Upscaler(settings().model, predictor=settings().predictor, device="cpu", precision="fp32").upscale(photo)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "larger.png")), want.pixels)
     assert record.kernel_code == pytest.approx(want.codes[0].tolist(), abs=1e-4)
     assert record.kernel_width == pytest.approx(float(want.widths[0]))

@@ -92,7 +92,7 @@ def test_upscaler_takes_it(x4: tuple[AMNet, Path], tiny_predictor: Path, random_
     ours = Upscaler(x4[1].with_suffix(".safetensors"), precision="fp32", **options)(photo).astype(int)
     whole, tiled = Upscaler(x4[1], **options), Upscaler(x4[1], max_memory=3e6, **options)
     assert np.abs(whole(photo) - ours).max() <= 1
-    assert tiled.enlarge(photo).tiles > 1
+    assert tiled.upscale(photo).tiles > 1
     assert np.abs(tiled(photo) - ours).max() <= 1
 
 

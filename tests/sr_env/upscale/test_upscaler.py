@@ -1,8 +1,7 @@
-"""The upscaler: tiles leave no trace, every kind of picture comes back as it was sent, and kernels are as asked for."""
+"""The upscaler: every kind of picture comes back as it was sent, and kernels are as asked for."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,26 +12,9 @@ from torch import Tensor
 
 from sr_env import Upscaler
 from sr_env.degradation import bicubic_resize, isotropic_kernels, load_basis
-from sr_env.models import AMNet
-from sr_env.models.checkpoint import save_checkpoint
 from sr_env.models.predictor import KernelPredictor
 from sr_env.upscale import upscaler
-from sr_env.upscale.upscaler import equivalent_widths, receptive_radius
-
-
-@pytest.fixture
-def make(tiny_renderer: Path, tiny_predictor: Path) -> Any:
-    def create(**options: Any) -> Upscaler:
-        if not {"kernel", "kernel_width"} & set(options):
-            options.setdefault("predictor", tiny_predictor)
-        return Upscaler(tiny_renderer, device="cpu", precision="fp32", **options)
-
-    return create
-
-
-@pytest.fixture
-def photo(random_photos: list[np.ndarray]) -> np.ndarray:
-    return random_photos[0][:96, :130]
+from sr_env.upscale.upscaler import equivalent_widths
 
 
 def rendered(up: Upscaler, photo: np.ndarray) -> Tensor:
@@ -48,88 +30,25 @@ def levels(a: Any, b: Any) -> int:
     return int(np.abs(np.asarray(a, int) - np.asarray(b, int)).max())
 
 
-# ----------------------------------------------------------------------------------------------------------- the tiles
-
-
-@pytest.mark.parametrize(("scale", "smooth"), [(2, False), (3, True), (4, False), (4, True)])
-def test_tiles_leave_no_trace(
-    tmp_path: Path, photo: np.ndarray, scale: int, smooth: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    torch.manual_seed(scale)
-    network = AMNet(scale, channels=8, blocks=2, smooth=smooth)
-    with torch.no_grad():  # a tail so strong that a border in the wrong place shows
-        network.tail.weight.mul_(20)
-    path = save_checkpoint(tmp_path / "r.safetensors", network, load_basis("isotropic", scale), scale, {})
-    up = Upscaler(path, kernel_width=1.0, device="cpu", precision="fp32")
-    whole = rendered(up, photo)[0].permute(1, 2, 0).clamp(0, 1).mul(255).round().numpy()
-    one, many = up.enlarge(photo), up.enlarge(photo, max_memory=2.2e6 * scale**2 / 16)
-    assert (one.tiles, many.tiles > 5) == (1, True)
-    assert levels(one.pixels, whole) <= 1
-    assert levels(many.pixels, whole) <= 1
-    monkeypatch.setattr(upscaler, "receptive_radius", lambda network: 2)
-    assert levels(up.enlarge(photo, max_memory=2.2e6 * scale**2 / 16).pixels, whole) > 1
-
-
-@pytest.mark.parametrize("smooth", [False, True])
-def test_receptive_radius_is_what_gradients_see(smooth: bool) -> None:
-    torch.manual_seed(0)
-    network = AMNet(4, channels=4, blocks=1, smooth=smooth).double()
-    lr = torch.rand(1, 3, 25, 25, dtype=torch.float64, requires_grad=True)
-    sr = network(lr, torch.zeros(1, 10, dtype=torch.float64))
-    sr[..., 48:52, 48:52].abs().sum().backward()  # the SR pixels of LR pixel 12
-    assert lr.grad is not None
-    rows = lr.grad.abs().sum((0, 1, 3)).nonzero().flatten()
-    assert (12 - int(rows[0]), int(rows[-1]) - 12) == (receptive_radius(network),) * 2
-
-
-def test_tiles_have_one_shape_and_go_in_batches(make: Any, photo: np.ndarray) -> None:
-    up, seen = make(), []
-    up.renderer.register_forward_hook(lambda module, given, result: seen.append(tuple(given[0].shape)))
-    up._plan = lambda *a: (*Upscaler._plan(up, *a[:-1], 2e6)[:2], 3)
-    calls: list[tuple[int, int]] = []
-    tiles = up.enlarge(photo, progress=lambda done, total: calls.append((done, total))).tiles
-    assert tiles == sum(shape[0] for shape in seen) > 5
-    assert len({shape[1:] for shape in seen}) == 1
-    assert max(shape[0] for shape in seen) == 3
-    assert calls[-1] == (tiles, tiles)
-    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
-
-
-def test_plan_keeps_to_the_memory(make: Any) -> None:
-    up = make()
-    for memory in (6e6, 20e6, 90e6):
-        rows, columns, batch = up._plan(1, 700, 900, 3, memory)
-        assert 1024 * rows.size * columns.size * batch <= memory
-        for axis in (rows, columns):
-            spans = [axis.span(i) for i in range(len(axis.starts))]
-            assert [a for a, _ in spans[1:]] == [b for _, b in spans[:-1]]  # hard cuts, no gap
-            assert (spans[0][0], spans[-1][1]) == (0, axis.length)
-            for (a, b), start in zip(spans, axis.starts, strict=True):
-                assert a == 0 or a - start >= receptive_radius(up.renderer)
-                assert b == axis.length or start + axis.size - b >= receptive_radius(up.renderer)
-    with pytest.raises(ValueError, match=r"900x700 pixels need \d+ MB .* raise max_memory"):
-        up._plan(1, 700, 900, 3, 1e6)
-
-
 # ------------------------------------------------------------------------------------------------- kernels and regions
 
 
 def test_regions_blend(make: Any, random_photos: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
     photo = np.tile(random_photos[2], (2, 2, 1))[:400, :330]
     up = make(spatially_varying=True)
-    result = up.enlarge(photo)
+    result = up.upscale(photo)
     assert result.tiles == len(result.codes) == len(result.widths) > 4
     assert len(np.unique(result.codes, axis=0)) == result.tiles
     # Where every region says the same, regions are tiles and leave no trace.
     code = up.basis.encode(isotropic_kernels(torch.tensor([1.5])))
     monkeypatch.setattr(up, "_predict", lambda lr: code.expand(len(lr), -1))
-    assert levels(up.enlarge(photo).pixels, make(kernel_width=1.5).enlarge(photo).pixels) <= 1
+    assert levels(up.upscale(photo).pixels, make(kernel_width=1.5).upscale(photo).pixels) <= 1
     # Two regions that differ pass into each other over the ramp: in the middle lies the mean of both.
     wide = photo[:64, :260]
     codes = up.basis.encode(isotropic_kernels(torch.tensor([0.3, 3.5])))
     monkeypatch.setattr(up, "_predict", lambda lr: codes)
-    mixed = up.enlarge(wide).pixels.astype(int)
-    left, right = (make(kernel_width=w).enlarge(wide).pixels.astype(int) for w in (0.3, 3.5))
+    mixed = up.upscale(wide).pixels.astype(int)
+    left, right = (make(kernel_width=w).upscale(wide).pixels.astype(int) for w in (0.3, 3.5))
     assert levels(left, right) > 8
     cut = 4 * 130
     assert levels(mixed[:, : cut - 64], left[:, : cut - 64]) <= 1
@@ -140,11 +59,11 @@ def test_regions_blend(make: Any, random_photos: list[np.ndarray], monkeypatch: 
 
 
 def test_given_kernels(make: Any, photo: np.ndarray) -> None:
-    by_width = make(kernel_width=1.3).enlarge(photo)
+    by_width = make(kernel_width=1.3).upscale(photo)
     array = isotropic_kernels(torch.tensor([1.3]))[0].numpy()
-    assert levels(make(kernel=5 * array).enlarge(photo).pixels, by_width.pixels) <= 1  # made to sum to one
+    assert levels(make(kernel=5 * array).upscale(photo).pixels, by_width.pixels) <= 1  # made to sum to one
     assert by_width.widths == pytest.approx([1.3])
-    assert levels(by_width.pixels, make(kernel_width=3.0).enlarge(photo).pixels) > 4
+    assert levels(by_width.pixels, make(kernel_width=3.0).upscale(photo).pixels) > 4
     for bad, message in (
         ({"kernel": np.ones((5, 5))}, r"shape \[5, 5\]: give numbers \[21, 21\]"),
         ({"kernel": np.zeros((21, 21))}, "positive sum"),
@@ -172,10 +91,10 @@ def test_large_pictures_are_seen_as_a_mosaic(make: Any, photo: np.ndarray, monke
     monkeypatch.setattr(
         KernelPredictor, "features", lambda self, lr: seen.append(tuple(lr.shape)) or features(self, lr)
     )
-    whole = make().enlarge(photo)
+    whole = make().upscale(photo)
     monkeypatch.setattr(upscaler, "_WHOLE", (3 * 64) ** 2)
     large = np.tile(photo, (2, 2, 1))
-    mosaic = make().enlarge(large)
+    mosaic = make().upscale(large)
     assert seen == [(1, 3, 96, 130), (9, 3, 64, 64)]
     assert not np.array_equal(whole.codes, mosaic.codes)
     np.testing.assert_allclose(mosaic.codes, whole.codes, atol=0.3)
@@ -211,7 +130,7 @@ def test_gray_and_alpha(make: Any, photo: np.ndarray) -> None:
     larger = bicubic_resize(plane, (384, 520))[0, 0].clamp(0, 255).round().numpy()
     for picture, colour in ((np.dstack([gray, alpha]), up(gray)[:, :, None]), (np.dstack([photo, alpha]), up(photo))):
         for memory in (None, 2e6):
-            result = up.enlarge(picture, max_memory=memory).pixels
+            result = up.upscale(picture, max_memory=memory).pixels
             assert levels(result[:, :, :-1], colour) <= 1
             assert levels(result[:, :, -1], larger) <= 1
     assert up(photo[:, :, :1]).shape == (384, 520, 1)
