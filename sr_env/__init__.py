@@ -7,6 +7,7 @@ The names below are imported when first used, so that registration alone does no
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from sr_env.registration import register_envs
@@ -37,4 +38,5 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
-register_envs()
+if find_spec("gymnasium") is not None:  # networks can be trained on a machine without it
+    register_envs()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from gymnasium.envs.registration import register, registry
-
 #: BlindSRIterative-v0 ends by itself after ``max_steps``; Gymnasium's own limit lies above every value that may take.
 ITERATIVE_LIMIT = 64
 
 
 def register_envs() -> None:
     """Register ``BlindSR-v0`` and ``BlindSRIterative-v0``, scalar and vector; a second call changes nothing."""
+    from gymnasium.envs.registration import register, registry
+
     if "BlindSR-v0" in registry:
         return
     register(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from sr_env.utils.checks import WeightsUnavailable
+from sr_env.utils.signals import stop_requests
+
+__all__ = ["Weights", "parse_weights", "run_script", "stop_requests"]
 
 Settings = TypeVar("Settings")
 
@@ -44,28 +43,6 @@ Weights = Annotated[
         str_from_instance=lambda value: [",".join(f"{name}={weight:g}" for name, weight in value.items())],
     ),
 ]
-
-
-@contextmanager
-def stop_requests() -> Iterator[threading.Event]:
-    """Yield an event that Ctrl-C or SIGTERM sets, so that a run stops between two steps; a second one stops at once.
-
-    Only the main thread can listen; in another the event stays unset.
-    """
-    asked = threading.Event()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    here = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM) if here}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)  # None where the handler was not set from Python
 
 
 def run_script(settings: type[Settings], main: Callable[[Settings], Any]) -> None:
