@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from sr_env.utils.checks import MissingFileError, UsageError
+
 MAX_PIXELS = 80_000_000
 """A larger picture is refused: its header may be a decompression bomb, and decoded it would take over 240 MB."""
 
@@ -41,8 +43,8 @@ def read_image(path: str | os.PathLike[str]) -> Pixels:
         uint8 RGB ``[H, W, 3]``, upright, writable, contiguous.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no picture, is broken or truncated, has over ``MAX_PIXELS`` pixels, or holds float or 32-bit
+        MissingFileError: There is no such file.
+        UsageError: It is no picture, is broken or truncated, has over ``MAX_PIXELS`` pixels, or holds float or 32-bit
             samples, whose range is unknown; the message names the file.
     """
     with open_image(path) as image:
@@ -60,26 +62,26 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
         Pillow's image, not yet decoded.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: As :func:`read_image`.
+        MissingFileError: There is no such file.
+        UsageError: As :func:`read_image`.
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"no image at '{path}'; give the path of a {ACCEPTED.replace(' and ', ' or ')} file")
+        raise MissingFileError(f"no image at '{path}'; give the path of a {ACCEPTED.replace(' and ', ' or ')} file")
     try:
         with Image.open(path, formats=_FORMATS) as image:
             _oriented_shape(image)  # refuses a bomb before anything is decoded
             yield image
     except Exception as error:  # decoders raise a dozen unrelated types on damaged bytes
-        raise ValueError(f"cannot read the image '{path}': {reason(error)}") from error
+        raise UsageError(f"cannot read the image '{path}': {reason(error)}") from error
 
 
 def read_shape(path: str | os.PathLike[str]) -> Shape:
     """(H, W) of a picture once upright, from its header alone.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no picture, or has over ``MAX_PIXELS`` pixels.
+        MissingFileError: There is no such file.
+        UsageError: It is no picture, or has over ``MAX_PIXELS`` pixels.
     """
     with open_image(path) as image:
         return _oriented_shape(image)
@@ -160,7 +162,7 @@ def decode_samples(image: Image.Image, path: Path) -> NDArray[np.uint8] | NDArra
 
     Raises:
         Exception: Of any type, where the data are damaged or of an unsupported kind; :func:`open_image` turns it into
-            a ValueError.
+            a UsageError.
     """
     # Pillow turns TIFF upright by itself while loading; what is left to do must be asked for before that.
     orientation = 1 if image.format == "TIFF" else _orientation(image)

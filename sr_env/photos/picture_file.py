@@ -20,7 +20,7 @@ from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from sr_env.photos.decode import decode_samples, on_white, open_image, to_8_bit
-from sr_env.utils.checks import check_choice
+from sr_env.utils.checks import UsageError, check_choice
 
 #: File name endings that are written, and their formats.
 FORMATS: Mapping[str, str] = {
@@ -67,8 +67,8 @@ def read_picture(path: str | os.PathLike[str]) -> Picture:
         path: A JPEG, PNG, WebP, TIFF or BMP file, whatever its name says.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no picture, is broken or cut short, has over ``sr_env.photos.MAX_PIXELS`` pixels, or holds
+        MissingFileError: There is no such file.
+        UsageError: It is no picture, is broken or cut short, has over ``sr_env.photos.MAX_PIXELS`` pixels, or holds
             samples of unknown range; the message names the file.
     """
     path = Path(path)
@@ -115,7 +115,7 @@ def suited(picture: Picture, suffix: str) -> Picture:
     of 16 bits with alpha, so that a profile for gray no longer fits.
 
     Raises:
-        ValueError: An unknown ending, naming those that can be written.
+        UsageError: An unknown ending, naming those that can be written.
     """
     check_choice("picture format", suffix, FORMATS)
     kind = FORMATS[suffix]
@@ -137,13 +137,13 @@ def suited(picture: Picture, suffix: str) -> Picture:
 
 
 def check_size(suffix: str, height: int, width: int, bytes_per_pixel: int) -> None:
-    """Raise ``ValueError`` where a format cannot store a picture of this size, naming one that can."""
+    """Raise :class:`UsageError` where a format cannot store a picture of this size, naming one that can."""
     kind = FORMATS[suffix]
     longest = _LONGEST.get(kind)
     if longest is not None and max(height, width) > longest:
-        raise ValueError(f"{kind} stores up to {longest} pixels a side, not {width}x{height}: write PNG or TIFF")
+        raise UsageError(f"{kind} stores up to {longest} pixels a side, not {width}x{height}: write PNG or TIFF")
     if kind == "TIFF" and height * width * bytes_per_pixel > _TIFF_BYTES:
-        raise ValueError(f"TIFF stores up to 4 GB, too little for {width}x{height}: write PNG")
+        raise UsageError(f"TIFF stores up to 4 GB, too little for {width}x{height}: write PNG")
 
 
 def encoding_memory(suffix: str, pixels: int, channels: int, depth: int) -> int:
@@ -166,7 +166,7 @@ def write_picture(path: str | os.PathLike[str], picture: Picture, *, quality: in
 
     Raises:
         OSError: The file cannot be written.
-        ValueError: The format cannot store the picture.
+        UsageError: The format cannot store the picture.
     """
     path = Path(path)
     check_choice("picture format", path.suffix.lower(), FORMATS)

@@ -13,8 +13,9 @@ import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sr_env.photos.decode import ACCEPTED, Pixels, Shape, inspect, read_image, reason
+from sr_env.utils.checks import MissingFileError, UsageError, check_choice
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 """File name endings a folder is searched for, in any case."""
@@ -42,6 +44,15 @@ TRAIN_PHOTOS = (
 
 TEST_PHOTOS = ("chelsea.png", "coffee.png", "rocket.jpg")
 """Bundled photographs held out."""
+
+SPLITS: Mapping[str, tuple[str, ...]] = {
+    "train": TRAIN_PHOTOS,
+    "test": TEST_PHOTOS,
+    "all": TRAIN_PHOTOS + TEST_PHOTOS,
+}
+"""Parts of the bundled photographs."""
+
+_NAMED = 20  # skipped files that a message names
 
 
 class PhotoSource(ABC):
@@ -84,17 +95,17 @@ class ArrayPhotos(PhotoSource):
         images: uint8 RGB arrays ``[H, W, 3]`` of any sizes; kept by reference, handed out read-only.
 
     Raises:
-        ValueError: There is none, or one is no uint8 ``[H, W, 3]`` array.
+        UsageError: There is none, or one is no uint8 ``[H, W, 3]`` array.
     """
 
     def __init__(self, images: Sequence[NDArray[np.uint8]]) -> None:
         if len(images) == 0:
-            raise ValueError("no photos: the list is empty; give at least one uint8 RGB array [H, W, 3]")
+            raise UsageError("no photos: the list is empty; give at least one uint8 RGB array [H, W, 3]")
         views = []
         for number, image in enumerate(images):
             array = np.asarray(image)
             if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-                raise ValueError(
+                raise UsageError(
                     f"photo {number} is {array.dtype} with shape {list(array.shape)}; give uint8 RGB arrays [H, W, 3]"
                 )
             views.append(_read_only(array))
@@ -146,16 +157,17 @@ class _FileSource(PhotoSource):
                 skipped.append(f"{name} ({shape[1]}x{shape[0]}, the short side is under {min_size})")
             else:
                 kept.append((name, shape))
+        listed = ", ".join(skipped[:_NAMED])
+        if len(skipped) > _NAMED:
+            listed += f" and {len(skipped) - _NAMED} more"
         if not kept:
-            detail = f"; skipped: {', '.join(skipped)}" if skipped else ""
-            raise ValueError(
+            detail = f"; skipped: {listed}" if skipped else ""
+            raise UsageError(
                 f"no usable photo in '{root}' or below; needed are {ACCEPTED} files of at least {max(min_size, 1)} "
                 f"pixels a side{detail}"
             )
         if skipped:
-            warnings.warn(
-                f"skipped {len(skipped)} unusable file(s) in '{root}': {', '.join(skipped)}", UserWarning, stacklevel=3
-            )
+            warnings.warn(f"skipped {len(skipped)} unusable file(s) in '{root}': {listed}", UserWarning, stacklevel=3)
         self.names = tuple(name for name, _ in kept)
         self.shapes = tuple(shape for _, shape in kept)
         self._forget()
@@ -170,8 +182,8 @@ class _FileSource(PhotoSource):
 
         Raises:
             IndexError: There is no such image.
-            ValueError: The file is damaged inside, which its header did not show, or has changed since it was opened.
-            FileNotFoundError: The file is gone.
+            UsageError: The file is damaged inside, which its header did not show, or has changed since it was opened.
+            MissingFileError: The file is gone.
         """
         index = range(len(self))[operator.index(index)]
         with self._lock:
@@ -181,7 +193,7 @@ class _FileSource(PhotoSource):
         # Decoded outside the lock, so that threads decode side by side.
         photo = read_image(self.root / self.names[index])
         if photo.shape[:2] != self.shapes[index]:
-            raise ValueError(
+            raise UsageError(
                 f"the image '{self.root / self.names[index]}' has changed since it was opened; open it again"
             )
         photo.flags.writeable = False
@@ -209,8 +221,8 @@ class PhotoFolder(_FileSource):
     """All pictures in a folder and its subfolders, in sorted order; hidden files and folders are left out.
 
     Names are paths relative to the folder. Files that are broken, cut short or too small are skipped, with one warning
-    that names each. Damage in the middle of a file (other than PNG) cannot be seen without decoding and shows later, if
-    at all, as a ``ValueError``.
+    that names them (the first 20). Damage in the middle of a file (other than PNG) cannot be seen without decoding and
+    shows later, if at all, as a ``UsageError``.
 
     Args:
         path: The folder.
@@ -220,8 +232,8 @@ class PhotoFolder(_FileSource):
         max_photos: Take only the first so many usable pictures.
 
     Raises:
-        FileNotFoundError: There is no such folder.
-        ValueError: It is no folder, holds no usable picture, or a number is out of range.
+        MissingFileError: There is no such folder.
+        UsageError: The path is empty or no folder, holds no usable picture, or a number is out of range.
     """
 
     def __init__(
@@ -232,14 +244,16 @@ class PhotoFolder(_FileSource):
         memory_budget: int = DEFAULT_MEMORY_BUDGET,
         max_photos: int | None = None,
     ) -> None:
+        if not os.fspath(path):
+            raise UsageError("the path of the photo folder is empty: give a folder, such as '.', or 'bundled'")
         root = Path(path).expanduser().absolute()  # still right after a change of the working directory
         _check_numbers(min_size, memory_budget)
         if max_photos is not None and max_photos < 1:
-            raise ValueError(f"max_photos is {max_photos}; give 1 or more, or None for all")
+            raise UsageError(f"max_photos is {max_photos}; give 1 or more, or None for all")
         if not root.exists():
-            raise FileNotFoundError(f"no photo folder at '{root}'; give a folder with {ACCEPTED} files")
+            raise MissingFileError(f"no photo folder at '{root}'; give a folder with {ACCEPTED} files")
         if not root.is_dir():
-            raise ValueError(f"'{root}' is a file; give a folder with {ACCEPTED} files")
+            raise UsageError(f"'{root}' is a file; give a folder with {ACCEPTED} files")
         names, unreadable = list_files(root)
         super().__init__(
             root,
@@ -291,23 +305,21 @@ class BundledPhotos(_FileSource):
         memory_budget: Bytes of decoded pictures to keep.
 
     Raises:
-        ValueError: The split is unknown, or no photograph is large enough.
-        FileNotFoundError: scikit-image or its photographs are not installed.
+        UsageError: The split is unknown, or no photograph is large enough.
+        MissingFileError: scikit-image or its photographs are not installed.
     """
 
     def __init__(self, split: str = "all", *, min_size: int = 0, memory_budget: int = DEFAULT_MEMORY_BUDGET) -> None:
-        splits = {"train": TRAIN_PHOTOS, "test": TEST_PHOTOS, "all": TRAIN_PHOTOS + TEST_PHOTOS}
-        if split not in splits:
-            raise ValueError(f"unknown split '{split}' of the bundled photos; choose one of {', '.join(splits)}")
+        check_choice("split of the bundled photos", split, SPLITS)
         _check_numbers(min_size, memory_budget)
         package = importlib.util.find_spec("skimage")  # located, not imported: only its files are needed
         root = Path(package.origin).parent / "data" if package is not None and package.origin else None
-        if root is None or not all((root / name).is_file() for name in splits[split]):
-            raise FileNotFoundError(
+        if root is None or not all((root / name).is_file() for name in SPLITS[split]):
+            raise MissingFileError(
                 f"the bundled photos are not in '{root or 'skimage/data'}'; install scikit-image again, "
                 f"or give a folder with {ACCEPTED} files"
             )
-        super().__init__(root, splits[split], min_size=min_size, memory_budget=memory_budget)
+        super().__init__(root, SPLITS[split], min_size=min_size, memory_budget=memory_budget)
         self.split = split
 
     def __repr__(self) -> str:
@@ -329,10 +341,10 @@ def hold_out(photos: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int
 
 
 def _check_numbers(min_size: int, memory_budget: int) -> None:
-    if min_size < 0:
-        raise ValueError(f"min_size is {min_size}; give 0 or more pixels")
-    if memory_budget < 0:
-        raise ValueError(f"memory_budget is {memory_budget}; give 0 or more bytes")
+    if not isinstance(min_size, Real) or not min_size >= 0:
+        raise UsageError(f"min_size is {min_size!r}; give 0 or more pixels")
+    if not isinstance(memory_budget, Real) or not memory_budget >= 0:
+        raise UsageError(f"memory_budget is {memory_budget!r}; give 0 or more bytes, such as 2_000_000_000")
 
 
 def open_photos(
@@ -357,9 +369,10 @@ def open_photos(
         The source, with at least one image.
 
     Raises:
-        FileNotFoundError: There is no such folder.
-        ValueError: It holds nothing usable, an image is too small, or an argument is of an unknown kind.
+        MissingFileError: There is no such folder.
+        UsageError: It holds nothing usable, an image is too small, or an argument is of an unknown kind.
     """
+    check_choice("split of the bundled photos", split, SPLITS)
     if source is None or (isinstance(source, str) and source == "bundled"):
         return BundledPhotos(split, min_size=min_size, memory_budget=memory_budget)
     if isinstance(source, str | os.PathLike):
@@ -369,23 +382,23 @@ def open_photos(
     elif isinstance(source, list | tuple):
         source = ArrayPhotos(source)
     elif not isinstance(source, PhotoSource):
-        raise ValueError(
+        raise UsageError(
             f"photos cannot be a {type(source).__name__}; give 'bundled', the path of a folder, a list of uint8 RGB "
             "arrays [H, W, 3], or a PhotoSource"
         )
     if len(source) == 0:
-        raise ValueError(f"{source!r} holds no photo; give a source with at least one")
+        raise UsageError(f"{source!r} holds no photo; give a source with at least one")
     check_sizes(source, np.arange(len(source)), min_size)
     return source
 
 
 def check_sizes(source: PhotoSource, indices: NDArray[np.integer[Any]], size: int) -> None:
-    """Raise where a photo among ``indices`` has a side under ``size``."""
+    """Raise :class:`UsageError` where a photo among ``indices`` has a side under ``size``."""
     small = np.flatnonzero((source.shape_array[indices] < size).any(axis=1))
     if small.size:
         index = int(indices[small[0]])
         height, width = source.shapes[index]
-        raise ValueError(
+        raise UsageError(
             f"photo '{source.names[index]}' is {width}x{height}, smaller than the {size}x{size} needed; "
             "choose smaller patches or larger photos"
         )

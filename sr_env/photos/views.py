@@ -7,6 +7,7 @@ import numpy as np
 
 from sr_env.photos.decode import Pixels
 from sr_env.photos.sources import PhotoSource
+from sr_env.utils.checks import UsageError
 
 
 class Part(PhotoSource):
@@ -18,7 +19,7 @@ class Part(PhotoSource):
         held_out: Whether this is the held-out end (a quarter of the photo, or ``size``) or the rest.
 
     Raises:
-        ValueError: The held-out part would be empty.
+        UsageError: The held-out part would be empty.
     """
 
     def __init__(self, source: PhotoSource, size: int, held_out: bool) -> None:
@@ -35,7 +36,7 @@ class Part(PhotoSource):
             names.append(source.names[index])
             shapes.append((rows.stop - rows.start, columns.stop - columns.start))
         if not names:
-            raise ValueError(
+            raise UsageError(
                 f"no photo is {2 * size} pixels long, so that a part of it could be held out to select actors by: "
                 "add larger photos or choose smaller patches"
             )
@@ -77,12 +78,12 @@ class Softened(PhotoSource):
         both: Whether every photo is there twice, sharp and softened; else every second one is softened.
 
     Raises:
-        ValueError: The softness is not a positive number.
+        UsageError: The softness is not a positive number.
     """
 
     def __init__(self, source: PhotoSource, softness: float, both: bool) -> None:
         if not 0 < softness < float("inf"):
-            raise ValueError(f"softness {softness} is not a positive number of HR pixels")
+            raise UsageError(f"softness {softness} is not a positive number of HR pixels")
         widths = np.random.default_rng(0).uniform(0, softness, len(source))
         plain = [(index, 0.0) for index in range(len(source)) if both or index % 2 == 0]
         soft = [(index, float(widths[index])) for index in range(len(source)) if both or index % 2]

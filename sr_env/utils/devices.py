@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import nn
 
-from sr_env.utils.checks import check_choice
+from sr_env.utils.checks import UsageError, check_choice
 
 Network = TypeVar("Network", bound=nn.Module)
 Precision = Literal["auto", "fp32", "bf16"]
@@ -19,18 +19,18 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
     """Turn a setting into a device: ``"auto"`` takes CUDA where there is one, else the CPU.
 
     Raises:
-        ValueError: Not a device torch knows, or one that this machine lacks, with the remedy.
+        UsageError: Not a device torch knows, or one that this machine lacks, with the remedy.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"unknown device {name!r}: choose auto, cpu, cuda or cuda:N") from error
+    except (RuntimeError, TypeError) as error:
+        raise UsageError(f"unknown device {name!r}: choose auto, cpu, cuda or cuda:N") from error
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError(f"device {str(name)!r} asked for, but this machine has no Metal device: use 'cpu' or 'auto'")
+        raise UsageError(f"device {str(name)!r} asked for, but this machine has no Metal device: use 'cpu' or 'auto'")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
+        raise UsageError(
             f"device {str(name)!r} asked for, but torch sees {torch.cuda.device_count()} CUDA devices: "
             "use 'cpu' or 'auto'"
         )
@@ -41,7 +41,7 @@ def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     """Mixed-precision context for a setting: ``"auto"`` takes bf16 where the device computes in it.
 
     Raises:
-        ValueError: Unknown precision, naming the valid ones.
+        UsageError: Unknown precision, naming the valid ones.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(precision, device))
 
@@ -50,7 +50,7 @@ def uses_bf16(precision: Precision, device: torch.device) -> bool:
     """Whether a precision setting means bf16 on this device.
 
     Raises:
-        ValueError: Unknown precision, naming the valid ones.
+        UsageError: Unknown precision, naming the valid ones.
     """
     check_choice("precision", precision, PRECISIONS)
     if precision == "auto":

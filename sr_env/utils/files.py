@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -26,8 +27,9 @@ def check_writable(folder: str | os.PathLike[str], needed: int = 0) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(
+            errno.ENOSPC,
             f"{str(folder)!r} has {free / 1e6:.1f} MB free and {needed / 1e6:.1f} MB are needed: "
-            "free some or write elsewhere"
+            "free some or write elsewhere",
         )
 
 

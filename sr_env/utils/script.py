@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import tyro
 
-from sr_env.utils.checks import WeightsUnavailable
+from sr_env.utils.checks import UsageError, WeightsUnavailable
 from sr_env.utils.signals import stop_requests
 
 __all__ = ["Weights", "parse_weights", "run_script", "stop_requests"]
 
 Settings = TypeVar("Settings")
 
+#: Errors of writing that name no file: no space, quota, a file system that is read-only or fails.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
 
 def parse_weights(text: str) -> dict[str, float]:
     """``"psnr=1,lpips=20"`` -> ``{"psnr": 1.0, "lpips": 20.0}``.
 
     Raises:
-        ValueError: A part is not a name, an equals sign and a number.
+        UsageError: A part is not a name, an equals sign and a number, or a name is there twice.
     """
-    weights = {}
+    weights: dict[str, float] = {}
     for part in text.split(","):
-        name, _, weight = part.partition("=")
+        name, _, weight = (piece.strip() for piece in part.partition("="))
         try:
-            weights[name.strip()] = float(weight)
+            value = float(weight)
         except ValueError:
-            raise ValueError(f"{part!r} is not NAME=WEIGHT: write such as psnr=1,lpips=20") from None
+            raise UsageError(f"{part!r} is not NAME=WEIGHT: write such as psnr=1,lpips=20") from None
+        if not name or name in weights:
+            raise UsageError(f"{text!r} {'repeats' if name else 'lacks'} a name: write such as psnr=1,lpips=20")
+        weights[name] = value
     return weights
 
 
@@ -48,14 +56,32 @@ Weights = Annotated[
 def run_script(settings: type[Settings], main: Callable[[Settings], Any]) -> None:
     """Parse the command line into ``settings`` and call ``main`` with it.
 
-    A mistake of the user's (bad value, missing file, no such device) ends with one line on stderr and exit status 2;
-    Ctrl-C with status 130. Anything else is a bug and keeps its traceback.
+    What the user or the machine can mend ends with one line on stderr and exit status 2: a ``UsageError`` (bad value,
+    missing file, no such device), weights that cannot be had, a training that diverged, and what the operating system
+    refuses (permissions, a full disk). Ctrl-C ends with status 130. Anything else is a bug and keeps its traceback.
     """
+    for before, argument in itertools.pairwise(["an argument", *sys.argv[1:]]):
+        if argument == "" or (argument.startswith("--") and argument.endswith("=")):  # an unset variable of the shell
+            name = argument.rstrip("=") or (before if before.startswith("-") else "an argument")
+            _fail(f"{name} has an empty value: give one or leave it out")
     parsed = tyro.cli(settings)
     try:
         main(parsed)
     except KeyboardInterrupt:
         sys.exit(130)
-    except (ValueError, OSError, FloatingPointError, WeightsUnavailable) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    except (UsageError, FloatingPointError, WeightsUnavailable) as error:
+        _fail(str(error))
+    except OSError as error:
+        if not _refused(error):
+            raise
+        _fail(str(error.strerror) if error.filename is None else f"{str(error.filename)!r}: {error.strerror}")
+
+
+def _refused(error: OSError) -> bool:
+    """Whether the operating system refused something: to open a file that has a name, or to go on writing one."""
+    return error.errno is not None and (error.filename is not None or error.errno in _DISK)
+
+
+def _fail(message: str) -> NoReturn:
+    print("error:", " ".join(message.splitlines()), file=sys.stderr)
+    sys.exit(2)

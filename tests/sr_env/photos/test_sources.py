@@ -23,6 +23,7 @@ from sr_env.photos import (
     read_image,
     sources,
 )
+from sr_env.utils.checks import UsageError
 
 
 @pytest.fixture
@@ -89,6 +90,19 @@ def test_bad_files_are_named_once_in_one_warning(tmp_path: Path) -> None:
     assert f"skipped {len(bad)} " in message
 
 
+def test_a_message_names_twenty_of_many_bad_files(tmp_path: Path) -> None:
+    fill(tmp_path, 1)
+    for number in range(300):
+        (tmp_path / f"t{number:03d}.png").write_text("no picture")
+    with pytest.warns(UserWarning, match=r"skipped 300 .*t019\.png .* and 280 more") as caught:
+        PhotoFolder(tmp_path)
+    assert len(str(caught[0].message)) < 2000 + len(str(tmp_path))
+    (tmp_path / "p0.png").unlink()
+    with pytest.raises(UsageError, match="and 280 more") as refused:
+        PhotoFolder(tmp_path)
+    assert len(str(refused.value)) < 2000 + len(str(tmp_path))
+
+
 def test_sound_jpeg_with_bytes_behind_its_end_is_kept(tmp_path: Path) -> None:
     Image.fromarray(smooth(40, 40)).save(tmp_path / "a.jpg")
     with (tmp_path / "a.jpg").open("ab") as file:
@@ -117,7 +131,9 @@ def test_unusable_folders(tmp_path: Path, kind: str) -> None:
         assert "p0.png (8x8" in str(caught.value)
 
 
-@pytest.mark.parametrize("setting", [{"min_size": -1}, {"memory_budget": -1}, {"max_photos": 0}])
+@pytest.mark.parametrize(
+    "setting", [{"min_size": -1}, {"memory_budget": -1}, {"max_photos": 0}, {"memory_budget": "2G"}]
+)
 def test_settings_out_of_range(tmp_path: Path, setting: dict[str, int]) -> None:
     fill(tmp_path, 1)
     with pytest.raises(ValueError, match=next(iter(setting))):
@@ -277,6 +293,11 @@ def test_open_photos_refuses(tmp_path: Path) -> None:
         open_photos(3)  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError, match="nowhere"):
         open_photos(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="path of the photo folder is empty"):
+        open_photos("")
+    for source in (None, tmp_path, [np.zeros((8, 8, 3), np.uint8)]):
+        with pytest.raises(UsageError, match=r"'nope': choose one of train, test, all"):
+            open_photos(source, split="nope")
 
 
 def test_own_source() -> None:
