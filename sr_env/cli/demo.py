@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 
 from sr_env.cli.demo_session import SHIFTED, WIDTHS, Shown, Studio, View, write_examples
+from sr_env.utils.checks import UsageError
 from sr_env.utils.devices import Precision
-from sr_env.utils.script import run_script, stop_requests
+from sr_env.utils.signals import stop_requests
 
 _HOST = "127.0.0.1"
 #: What the browser may load: this server's files, and what the page makes itself. Gradio's pages use inline scripts.
@@ -65,14 +66,14 @@ def _gradio() -> Any:
     """Gradio, told before its import to send no statistics.
 
     Raises:
-        ValueError: It is not installed.
+        UsageError: It is not installed.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     try:
         import gradio
     except ImportError as error:
-        raise ValueError(f"the page needs Gradio ({error}): pip install 'blindsr-gym[demo]'") from error
+        raise UsageError(f"the page needs Gradio ({error}): pip install 'blindsr-gym[demo]'") from error
     return gradio
 
 
@@ -88,7 +89,7 @@ def build_page(studio: Studio, examples: Sequence[tuple[Path, Path]], folder: Pa
         The ``gradio.Blocks``, not yet served.
 
     Raises:
-        ValueError: Gradio is not installed.
+        UsageError: Gradio is not installed.
     """
     gr = _gradio()
 
@@ -103,7 +104,7 @@ def build_page(studio: Studio, examples: Sequence[tuple[Path, Path]], folder: Pa
         def checked(*arguments: Any) -> Any:
             try:
                 return function(*arguments)
-            except (ValueError, OSError, MemoryError) as error:
+            except (UsageError, OSError, MemoryError) as error:
                 gr.Warning(html.escape(str(error) or type(error).__name__), duration=20)
                 return gr.skip()
 
@@ -125,7 +126,7 @@ def build_page(studio: Studio, examples: Sequence[tuple[Path, Path]], folder: Pa
 
     def opened(view: View | None) -> View:
         if view is None:
-            raise ValueError("no photograph is open: drop one and press Enlarge")
+            raise UsageError("no photograph is open: drop one and press Enlarge")
         return view
 
     def inside(sent: Any) -> Path | None:
@@ -134,14 +135,14 @@ def build_page(studio: Studio, examples: Sequence[tuple[Path, Path]], folder: Pa
             return None
         path = sent.get("path") if isinstance(sent, dict) else None
         if not isinstance(path, str) or not Path(path).resolve().is_relative_to(folder.resolve()):
-            raise ValueError("only uploaded files are opened: drop a photograph on the page")
+            raise UsageError("only uploaded files are opened: drop a photograph on the page")
         return Path(path)
 
     @on_page
     def on_open(source: Any, truth: Any, model: str) -> tuple[Any, ...]:
         photograph = inside(source)
         if photograph is None:
-            raise ValueError("no photograph: drop one first, or choose an example")
+            raise UsageError("no photograph: drop one first, or choose an example")
         return at_prediction(studio.open(photograph, inside(truth), model))
 
     @on_page
@@ -281,12 +282,11 @@ def serving(settings: Settings) -> Iterator[str]:
         The page's address.
 
     Raises:
-        FileNotFoundError: No such model.
-        OSError: The port is taken.
-        ValueError: A setting is wrong, or Gradio is not installed.
+        MissingFileError: No such model.
+        UsageError: A setting is wrong, the port is taken, or Gradio is not installed.
     """
     if settings.max_upload < 1:
-        raise ValueError(f"--max-upload {settings.max_upload}: give 1 MB or more")
+        raise UsageError(f"--max-upload {settings.max_upload}: give 1 MB or more")
     gr = _gradio()
     from starlette.middleware import Middleware
 
@@ -300,29 +300,33 @@ def serving(settings: Settings) -> Iterator[str]:
             folder = Path(name).resolve()
             examples = write_examples(folder / "examples", studio.upscaler(studio.model).scale)
             page = build_page(studio, examples, folder)
-            _, address, _ = page.launch(
-                server_name=_HOST,
-                server_port=settings.port,
-                share=False,
-                prevent_thread_lock=True,
-                quiet=True,
-                show_error=True,
-                footer_links=[],
-                run_history=False,
-                enable_monitoring=False,
-                ssr_mode=False,
-                pwa=False,
-                mcp_server=False,
-                max_file_size=f"{settings.max_upload}mb",
-                state_session_capacity=64,
-                app_kwargs={
-                    "middleware": [Middleware(_Headers)],
-                    "docs_url": None,
-                    "redoc_url": None,
-                    "openapi_url": None,
-                },
-                theme=gr.themes.Default(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")),
-            )
+            try:
+                _, address, _ = page.launch(
+                    server_name=_HOST,
+                    server_port=settings.port,
+                    share=False,
+                    prevent_thread_lock=True,
+                    quiet=True,
+                    show_error=True,
+                    footer_links=[],
+                    run_history=False,
+                    enable_monitoring=False,
+                    ssr_mode=False,
+                    pwa=False,
+                    mcp_server=False,
+                    max_file_size=f"{settings.max_upload}mb",
+                    state_session_capacity=64,
+                    app_kwargs={
+                        "middleware": [Middleware(_Headers)],
+                        "docs_url": None,
+                        "redoc_url": None,
+                        "openapi_url": None,
+                    },
+                    theme=gr.themes.Default(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")),
+                )
+            except OSError as error:
+                taken = "no port is free" if settings.port is None else f"port {settings.port} is taken"
+                raise UsageError(f"{taken}: give another --port") from error
             try:
                 yield address
             finally:
@@ -355,7 +359,3 @@ def main(settings: Settings) -> None:
     with serving(settings) as address, stop_requests() as asked:
         print(f"{address} (Ctrl-C ends it)", flush=True)
         asked.wait()
-
-
-if __name__ == "__main__":
-    run_script(Settings, main)

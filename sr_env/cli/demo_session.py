@@ -22,10 +22,10 @@ from PIL import Image
 from sr_env.degradation import Degradation, bicubic_resize, isotropic_kernels
 from sr_env.metrics import Metric, create_metric
 from sr_env.models.checkpoint import available_checkpoints
-from sr_env.photos import BundledPhotos, read_image, read_shape
-from sr_env.photos.picture_file import read_picture, suited, write_picture
-from sr_env.upscale.upscaler import Progress, Upscaler, equivalent_widths, receptive_radius
-from sr_env.utils.checks import MIN_LR_SIZE
+from sr_env.photos import BundledPhotos, read_image, read_picture, read_shape, suited, write_picture
+from sr_env.upscale import Progress, Upscaler, equivalent_widths
+from sr_env.upscale.upscaler import receptive_radius
+from sr_env.utils.checks import MIN_LR_SIZE, UsageError
 from sr_env.utils.devices import Precision
 from sr_env.utils.files import atomic_write
 from sr_env.utils.images import to_images, to_uint8
@@ -116,14 +116,14 @@ class Studio:
     """Opens photographs and renders them with any code. May be shared by threads: renderings take turns.
 
     Args:
-        model: Renderer that is chosen first, by name or path; the others that ship are offered beside it.
+        model: Renderer that is chosen first, by name or path; the other released ones are offered beside it.
         device: Where to compute.
         precision: ``"auto"`` takes bf16 where the device computes in it.
         max_pixels: LR pixels of the largest photograph that is opened.
 
     Raises:
-        FileNotFoundError: No such model.
-        ValueError: The model is damaged, a setting is wrong, or the limit is under 64 pixels.
+        MissingFileError: No such model.
+        UsageError: The model is damaged, a setting is wrong, or the limit is under 64 pixels.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Studio:
         max_pixels: int = 1_000_000,
     ) -> None:
         if max_pixels < MIN_LR_SIZE**2:
-            raise ValueError(f"at most {max_pixels} pixels leave no photograph: give {MIN_LR_SIZE**2} or more")
+            raise UsageError(f"at most {max_pixels} pixels leave no photograph: give {MIN_LR_SIZE**2} or more")
         self.model, self.max_pixels = str(model), max_pixels
         self.models = tuple(dict.fromkeys((self.model, *available_checkpoints("renderer"))))
         self._options = {"device": device, "precision": precision}
@@ -147,10 +147,10 @@ class Studio:
         """The upscaler of a model that is offered, loaded when first asked for.
 
         Raises:
-            ValueError: It is not offered (a name from outside must not open files), or is damaged.
+            UsageError: It is not offered (a name from outside must not open files), or is damaged.
         """
         if model not in self.models:
-            raise ValueError(f"unknown model {model!r}: choose one of {', '.join(self.models)}")
+            raise UsageError(f"unknown model {model!r}: choose one of {', '.join(self.models)}")
         if model not in self._upscalers:
             self._upscalers[model] = Upscaler(model, **self._options)  # type: ignore[arg-type]
         return self._upscalers[model]
@@ -164,13 +164,13 @@ class Studio:
             model: Renderer.
 
         Raises:
-            ValueError: A file is no picture, is too large or too small, the two do not fit each other, or the model is
+            UsageError: A file is no picture, is too large or too small, the two do not fit each other, or the model is
                 unknown.
         """
         upscaler, path = self.upscaler(model), Path(path)
         lr = self._read(path, self.max_pixels)
         if min(lr.shape[:2]) < MIN_LR_SIZE:
-            raise ValueError(
+            raise UsageError(
                 f"{path.name!r} has {lr.shape[1]}x{lr.shape[0]} pixels: give {MIN_LR_SIZE} or more on each side"
             )
         target = None
@@ -178,7 +178,7 @@ class Studio:
             target = self._read(Path(truth), self.max_pixels * upscaler.scale**2)
             expected = (upscaler.scale * lr.shape[0], upscaler.scale * lr.shape[1])
             if target.shape[:2] != expected:
-                raise ValueError(
+                raise UsageError(
                     f"the ground truth has {target.shape[1]}x{target.shape[0]} pixels, the result {expected[1]}x"
                     f"{expected[0]}: give the {upscaler.scale} times larger original, or none"
                 )
@@ -192,22 +192,22 @@ class Studio:
         try:
             height, width = read_shape(path)  # from the header: a bomb is not decoded
             if height * width > limit:
-                raise ValueError(
+                raise UsageError(
                     f"{path.name!r} has {width}x{height} pixels, over the limit of {limit / 1e6:g} megapixels: "
                     "crop it, or use blindsr upscale"
                 )
             return read_image(path)
-        except (ValueError, OSError) as error:
-            raise ValueError(str(error).replace(str(path), path.name)) from error
+        except (UsageError, OSError) as error:
+            raise UsageError(str(error).replace(str(path), path.name)) from error
 
     def with_width(self, view: View, width: float) -> View:
         """Take the isotropic Gaussian of a width, in HR pixels, in the place of the predicted kernel.
 
         Raises:
-            ValueError: The width is outside ``WIDTHS``.
+            UsageError: The width is outside ``WIDTHS``.
         """
         if not WIDTHS[0] <= width <= WIDTHS[1]:
-            raise ValueError(f"kernel width {width}: give {WIDTHS[0]} to {WIDTHS[1]} pixels of the result")
+            raise UsageError(f"kernel width {width}: give {WIDTHS[0]} to {WIDTHS[1]} pixels of the result")
         basis = self.upscaler(view.model).basis
         kernel = isotropic_kernels(torch.tensor([float(width)], device=basis.mean.device))
         return replace(view, base=basis.encode(kernel)[0].cpu().numpy())
@@ -253,7 +253,7 @@ class Studio:
             progress: Called after every batch of tiles.
 
         Raises:
-            ValueError: The file has changed into something that cannot be read.
+            UsageError: The file has changed into something that cannot be read.
             OSError: The result cannot be written.
         """
         picture = read_picture(view.path)

@@ -24,9 +24,9 @@ from sr_env import __version__
 from sr_env.metrics.backbones import ARCHITECTURES, find_local
 from sr_env.models.checkpoint import SHIPPED, load_predictor, load_renderer, read_card
 from sr_env.upscale import Upscaler, default_model
+from sr_env.utils.checks import UsageError
 from sr_env.utils.devices import resolve_device, uses_bf16
 from sr_env.utils.provenance import hardware
-from sr_env.utils.script import run_script
 
 _PACKAGES = (
     *("torch", "torchvision", "gymnasium", "stable-baselines3", "numpy", "opencv-python-headless", "pillow", "lpips"),
@@ -54,11 +54,11 @@ def examine(settings: Settings) -> dict[str, Any]:
     """Everything the command shows, as JSON values; ``problems`` has a line for each thing that is wrong.
 
     Raises:
-        ValueError: The device is unknown or absent, or the time is negative.
+        UsageError: The device is unknown or absent, or the time is negative.
     """
     device = resolve_device(settings.device)
     if not settings.seconds >= 0:
-        raise ValueError(f"--seconds {settings.seconds}: give 0 or more")
+        raise UsageError(f"--seconds {settings.seconds}: give 0 or more")
     problems: list[str] = []
     versions = {"blindsr-gym": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
@@ -154,7 +154,3 @@ def main(settings: Settings) -> None:
         show(found, Console(width=None if sys.stdout.isatty() else 160))
     if found["problems"]:
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    run_script(Settings, main)

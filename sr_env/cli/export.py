@@ -14,8 +14,8 @@ import tyro
 
 from sr_env.models.checkpoint import load_predictor, load_renderer, read_card
 from sr_env.models.onnx import export_onnx
+from sr_env.utils.checks import FileInTheWayError
 from sr_env.utils.files import check_writable
-from sr_env.utils.script import run_script
 
 
 @dataclass
@@ -37,19 +37,17 @@ def main(settings: Settings) -> None:
     """Export, and say how near ONNX Runtime comes to torch.
 
     Raises:
-        FileNotFoundError: No such network; lists those that ship.
-        ValueError: The file is there, a package is missing, or the result differs from torch.
+        MissingFileError: No such network; lists the released ones.
+        FileInTheWayError: The file is there.
+        UsageError: A package is missing.
+        ValueError: The result differs from torch.
         OSError: The file cannot be written.
     """
     if settings.out.exists() and not settings.force:
-        raise ValueError(f"{str(settings.out)!r} is there: give another --out, or --force to overwrite it")
+        raise FileInTheWayError(f"{str(settings.out)!r} is there: give another --out, or --force to overwrite it")
     load = load_renderer if read_card(settings.model)["kind"] == "renderer" else load_predictor
     checkpoint = load(settings.model)
     check_writable(settings.out.parent)
     for size, difference in export_onnx(checkpoint, settings.out).items():
         print(f"{size} pixels: largest difference to torch {difference:.1e}")
     print(f"{settings.out}: {settings.out.stat().st_size / 1e6:.1f} MB")
-
-
-if __name__ == "__main__":
-    run_script(Settings, main)

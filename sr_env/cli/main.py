@@ -47,7 +47,3 @@ def main(command: Command) -> None:
 def run() -> None:
     """Entry point of the console script."""
     run_script(Command, main)
-
-
-if __name__ == "__main__":
-    run()

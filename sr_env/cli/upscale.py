@@ -9,13 +9,10 @@ the others are done.
 
 from __future__ import annotations
 
-import glob
 import json as jsonlib
-import os
-import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,23 +25,15 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from sr_env.cli.upscale_jobs import Job, check_outputs, plan_jobs, remove_leftovers
 from sr_env.metrics import Metric, create_metric
-from sr_env.photos import EXTENSIONS, list_files, read_shape, to_8_bit
-from sr_env.photos.picture_file import (
-    FORMATS,
-    Picture,
-    check_size,
-    encoding_memory,
-    read_picture,
-    suited,
-    write_picture,
-)
+from sr_env.photos import Picture, check_size, encoding_memory, read_picture, suited, to_8_bit, write_picture
 from sr_env.upscale import Upscaler
+from sr_env.utils.checks import MissingFileError, UsageError
 from sr_env.utils.devices import Precision
 from sr_env.utils.files import atomic_write, check_writable
 from sr_env.utils.images import to_images
 from sr_env.utils.provenance import command_line
-from sr_env.utils.script import run_script
 
 #: Bytes the process takes without any picture: Python, torch and two networks (measured: 330 MB), and some to spare.
 _PROCESS = 450_000_000
@@ -62,7 +51,7 @@ class Settings:
         scale: Magnification; None takes the model's, or 4.
         model: Renderer: a name such as amnet_x4 or a file, .safetensors or .onnx; None takes amgan_x4 at x4, else
             amnet_l_xN.
-        predictor: Kernel predictor: a name or a file; None takes the one that ships for the scale.
+        predictor: Kernel predictor: a name or a file; None takes the released one of the scale.
         kernel_width: Blur given instead of predicted: width of a Gaussian in HR pixels.
         kernel_file: Blur given instead of predicted: .npy file with a kernel [21, 21] at HR resolution.
         spatially_varying: Predict the blur of each region of 128x128 pixels instead of one for the picture.
@@ -92,14 +81,6 @@ class Settings:
     resume: bool = False
     force: bool = False
     json: Path | None = None
-
-
-@dataclass(frozen=True)
-class Job:
-    """A picture and where its enlargement goes."""
-
-    source: Path
-    target: Path
 
 
 @dataclass
@@ -137,133 +118,6 @@ class Record:
     notes: tuple[str, ...] = ()
 
 
-# ----------------------------------------------------------------------------------------------- what is to be done
-
-
-def plan_jobs(inputs: Sequence[str], out: Path, format: str = "keep") -> list[Job]:
-    """Turn inputs into pictures and the files to write.
-
-    A picture named twice is done once. Pictures under ``out`` are no inputs, so that a result inside a searched folder
-    is not enlarged again.
-
-    Args:
-        inputs: Files, folders and patterns.
-        out: Folder, or the file to write where there is one picture and ``out`` ends like a picture.
-        format: ``"keep"`` or a file name ending without its dot.
-
-    Raises:
-        FileNotFoundError: An input is not there or a pattern or folder has no picture.
-        ValueError: Two pictures would write one file, or one would overwrite itself, or ``out`` is unsuitable.
-    """
-    if not inputs:
-        raise ValueError("no pictures given: name files, folders or patterns such as 'scans/*.jpg'")
-    found: dict[tuple[Path, Path], None] = {}
-    outside = out.resolve()
-    for given in inputs:
-        for source, name in _find(given):
-            root = Path(*source.parts[: len(source.parts) - len(name.parts)]).resolve()
-            if root in outside.parents and outside in source.resolve().parents:
-                continue
-            found[source, name] = None
-    if not found:
-        raise FileNotFoundError(f"all pictures of {', '.join(inputs)} lie in --out {str(out)!r}: give another folder")
-    single = out.suffix.lower() in FORMATS and not out.is_dir()
-    if single and len({source.resolve() for source, _ in found}) > 1:
-        raise ValueError(f"--out {str(out)!r} is one file and there are {len(found)} pictures: give a folder")
-    if not single and out.exists() and not out.is_dir():
-        raise ValueError(f"--out {str(out)!r} is a file: give a folder, or a name that ends in {', '.join(FORMATS)}")
-    if single and format != "keep" and FORMATS[out.suffix.lower()] != FORMATS[f".{format}"]:
-        raise ValueError(f"--out {str(out)!r} and --format {format} disagree: leave one out")
-    jobs: dict[str, Job] = {}
-    for source, name in found:
-        target = out if single else out / _renamed(name, format)
-        if target.exists() and target.samefile(source):
-            raise ValueError(f"{str(source)!r} would overwrite itself: give another --out")
-        key = os.path.normcase(os.path.abspath(target))
-        other = jobs.setdefault(key, Job(source, target))
-        if not other.source.samefile(source):
-            raise ValueError(
-                f"{str(other.source)!r} and {str(source)!r} would both write {str(target)!r}: "
-                "rename one, or give them in two runs with two --out folders"
-            )
-    return list(jobs.values())
-
-
-def _find(given: str) -> Iterator[tuple[Path, Path]]:
-    """Pictures of an input, and the name of each below the output folder."""
-    path = Path(given)
-    if path.is_dir():
-        names, unreadable = list_files(path)
-        if unreadable:
-            raise ValueError(f"cannot list {unreadable[0]}: make it readable or leave it out")
-        if not names:
-            raise FileNotFoundError(f"no picture in {given!r} or below; looked for are {', '.join(EXTENSIONS)}")
-        for name in names:
-            yield path / name, Path(name)
-    elif path.exists():
-        yield path, Path(path.name)
-    elif glob.has_magic(given):
-        plain = [part for part in path.parts if not glob.has_magic(part)]
-        count = next(i for i, part in enumerate(path.parts) if glob.has_magic(part))
-        root = Path(*plain[:count]) if count else Path()
-        matches = sorted(m for m in glob.glob(given, recursive=True) if m.lower().endswith(EXTENSIONS))
-        matches = [match for match in matches if Path(match).is_file()]
-        if not matches:
-            raise FileNotFoundError(f"no picture matches {given!r}; looked for are {', '.join(EXTENSIONS)}")
-        for match in matches:
-            yield Path(match), Path(match).relative_to(root)
-    else:
-        raise FileNotFoundError(f"no file or folder {given!r}: give pictures, folders or patterns")
-
-
-def _renamed(name: Path, format: str) -> Path:
-    if format != "keep":
-        return name.with_suffix(f".{format}")
-    return name if name.suffix.lower() in FORMATS else name.with_suffix(".png")
-
-
-def check_outputs(jobs: Sequence[Job], scale: int, *, resume: bool, force: bool) -> set[Path]:
-    """Sources whose result is there already, which ``resume`` skips.
-
-    Files are written in one step, so that one that is there is whole; its size tells another magnification.
-
-    Raises:
-        ValueError: Results are there and neither ``resume`` nor ``force`` was given, or one has another size than
-            this run would give it, or both were given.
-    """
-    if resume and force:
-        raise ValueError("--resume keeps results and --force overwrites them: give one")
-    present = [job for job in jobs if job.target.exists()]
-    if force or not present:
-        return set()
-    if not resume:
-        raise ValueError(
-            f"{len(present)} of {len(jobs)} results are there already, such as {str(present[0].target)!r}: "
-            "--resume skips them, --force overwrites them"
-        )
-    for job in present:
-        try:
-            (height, width), shape = read_shape(job.source), read_shape(job.target)
-        except ValueError:  # over the limit of what is read, or an input that is damaged by now
-            continue
-        if shape != (scale * height, scale * width):
-            raise ValueError(
-                f"{str(job.target)!r} is {shape[1]}x{shape[0]}, not {scale} times {str(job.source)!r}, which is "
-                f"{width}x{height}: overwrite with --force or give another --out"
-            )
-    return {job.source for job in present}
-
-
-def remove_leftovers(targets: Sequence[Path]) -> None:
-    """Delete what a killed run left of these files: ``atomic_write``'s temporary files beside them."""
-    names = {(target.parent, target.name) for target in targets}
-    for folder in sorted({target.parent for target in targets}):
-        for path in folder.glob(".*") if folder.is_dir() else ():
-            match = re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}(\.[^.]+)", path.name)
-            if match and (folder, match[1] + match[2]) in names:
-                path.unlink(missing_ok=True)
-
-
 # ------------------------------------------------------------------------------------------------------- one picture
 
 
@@ -289,7 +143,7 @@ class Worker:
             progress: Called after every batch of tiles with the number done and the number of all.
 
         Raises:
-            ValueError: The picture cannot be read, or is too large for the memory or the format.
+            UsageError: The picture cannot be read, or is too large for the memory or the format.
             OSError: The result cannot be written.
         """
         begun = time.perf_counter()
@@ -321,7 +175,7 @@ class Worker:
         encoding = encoding_memory(suffix, count * self.upscaler.scale**2, channels, pixels.itemsize)
         fixed = _PROCESS + pixels.nbytes + result
         if fixed + encoding > self.max_memory:
-            raise ValueError(
+            raise UsageError(
                 f"enlarging {pixels.shape[1]}x{pixels.shape[0]} by {self.upscaler.scale} takes "
                 f"{(fixed + encoding) / 1e9:.1f} GB, over the limit of {self.max_memory / 1e9:.1f} GB: "
                 "raise --max-memory"
@@ -354,15 +208,17 @@ def create_upscaler(settings: Settings) -> Upscaler:
     """The models and the kernel that the settings name.
 
     Raises:
-        FileNotFoundError: No such model or kernel file.
-        ValueError: A setting is wrong or does not fit the others.
+        MissingFileError: No such model or kernel file.
+        UsageError: A setting is wrong or does not fit the others.
     """
     kernel = None
     if settings.kernel_file is not None:
+        if not settings.kernel_file.exists():
+            raise MissingFileError(f"no kernel file {str(settings.kernel_file)!r}: write it with np.save")
         try:
             kernel = np.load(settings.kernel_file, allow_pickle=False)
         except (ValueError, EOFError) as error:
-            raise ValueError(
+            raise UsageError(
                 f"{str(settings.kernel_file)!r} is no .npy file ({error}): write it with np.save"
             ) from error
     return Upscaler(
@@ -381,14 +237,14 @@ def upscale(settings: Settings, console: Console) -> list[Record]:
     """Enlarge everything; failures are recorded, and the rest goes on.
 
     Raises:
-        FileNotFoundError: An input or a model is not there. As all of these: before any work.
-        ValueError: A setting is wrong, two inputs would write one file, or results are there.
+        MissingFileError: An input or a model is not there. As all of these: before any work.
+        UsageError: A setting is wrong, two inputs would write one file, or results are there.
         OSError: A folder cannot be written.
     """
     if not 1 <= settings.quality <= 100:
-        raise ValueError(f"--quality {settings.quality}: give 1 to 100")
+        raise UsageError(f"--quality {settings.quality}: give 1 to 100")
     if not settings.max_memory > 0:
-        raise ValueError(f"--max-memory {settings.max_memory}: give a positive number of GB")
+        raise UsageError(f"--max-memory {settings.max_memory}: give a positive number of GB")
     jobs = plan_jobs(settings.inputs, settings.out, settings.format)
     upscaler = create_upscaler(settings)
     finished = check_outputs(jobs, upscaler.scale, resume=settings.resume, force=settings.force)
@@ -422,7 +278,7 @@ def upscale(settings: Settings, console: Console) -> list[Record]:
 def _attempt(worker: Worker, job: Job, progress: Any) -> Record:
     try:
         return worker.run(job, progress)
-    except (ValueError, OSError, MemoryError, torch.OutOfMemoryError) as error:
+    except (UsageError, OSError, MemoryError, torch.OutOfMemoryError) as error:
         return Record(str(job.source), str(job.target), "failed", str(error) or type(error).__name__)
 
 
@@ -459,7 +315,3 @@ def main(settings: Settings) -> None:
         for record in failed if len(records) > 1 else ():
             console.print(_line(record), markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    run_script(Settings, main)

@@ -4,58 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms
-from rich.console import Console
 
-from sr_env.cli import main as cli
 from sr_env.cli import upscale
-from sr_env.cli.upscale import Settings, plan_jobs, remove_leftovers
-from sr_env.photos import decode
-from sr_env.photos import picture_file as pictures
-from sr_env.photos.picture_file import Picture, read_picture, suited, write_picture
+from sr_env.photos import FORMATS, MAX_PIXELS, Picture, read_picture, write_picture
 from sr_env.upscale import Upscaler
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-
-
-@pytest.fixture
-def photo(random_photos: list[np.ndarray]) -> np.ndarray:
-    return random_photos[0][:24, :36]
-
-
-@pytest.fixture
-def folder(tmp_path: Path, photo: np.ndarray) -> Path:
-    """Three sound pictures, one of them in a subfolder."""
-    path = tmp_path / "in"
-    (path / "sub").mkdir(parents=True)
-    for name in ("a.png", "b.jpg", "sub/c.webp"):
-        Image.fromarray(photo).save(path / name)
-    return path
-
-
-@pytest.fixture
-def settings(tmp_path: Path, tiny_renderer: Path, tiny_predictor: Path) -> Callable[..., Settings]:
-    def create(*inputs: Any, **options: Any) -> Settings:
-        defaults = {"out": tmp_path / "out", "model": str(tiny_renderer), "predictor": str(tiny_predictor)}
-        return Settings(tuple(map(str, inputs)), **(defaults | {"device": "cpu", "precision": "fp32"} | options))
-
-    return create
-
-
-@pytest.fixture
-def run(settings: Callable[..., Settings]) -> Callable[..., list[upscale.Record]]:
-    return lambda *inputs, **options: upscale.upscale(settings(*inputs, **options), Console(quiet=True))
 
 
 def files(path: Path) -> dict[str, bytes]:
@@ -67,31 +28,6 @@ def smooth(height: int, width: int, channels: int, dtype: type = np.uint8) -> np
     y, x = np.mgrid[0:height, 0:width]
     planes = [x / width, y / height, (x + y) / (height + width), 0.3 + 0.7 * x / width][:channels]
     return (np.stack(planes, 2) * np.iinfo(dtype).max).astype(dtype)
-
-
-# --------------------------------------------------------------------------------------------------- files and arrays
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
-@pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_lossless_round_trips(tmp_path: Path, dtype: type, channels: int, suffix: str) -> None:
-    pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (150, 37, channels), dtype=dtype, endpoint=True)
-    pixels = pixels[:, :, 0] if channels == 1 else pixels
-    path = tmp_path / f"a{suffix}"
-    picture = suited(Picture(pixels, SRGB), suffix)
-    write_picture(path, picture)
-    assert Image.open(path).info["icc_profile"] == SRGB
-    again = read_picture(path)
-    if (suffix, channels, dtype) == (".tif", 2, np.uint16):  # which decoders do not know
-        np.testing.assert_array_equal(again.pixels, pixels[:, :, [0, 0, 0, 1]])
-        return
-    assert again.pixels.dtype == dtype
-    np.testing.assert_array_equal(again.pixels, pixels)
-    if channels in (1, 3) or (channels == 4 and (suffix, dtype) != (".tif", np.uint8)):  # another's decoder agrees
-        other = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        other = other if channels == 1 else other[:, :, [2, 1, 0, 3][:channels]]
-        np.testing.assert_array_equal(other, pixels)
 
 
 def exif_block() -> Image.Exif:
@@ -166,15 +102,10 @@ def test_what_a_format_cannot_hold_is_said(tmp_path: Path, run: Any) -> None:
     write_picture(tmp_path / "a.png", Picture(smooth(16, 20, 4, np.uint16), SRGB))
     for name, mode in (("jpg", "RGB"), ("webp", "RGBA")):
         (record,) = run(tmp_path / "a.png", format=name, out=tmp_path / name)
-        assert f"{pictures.FORMATS[f'.{name}']} has 8 bits, 16 were rounded" in record.notes
+        assert f"{FORMATS[f'.{name}']} has 8 bits, 16 were rounded" in record.notes
         assert any("no transparency" in note for note in record.notes) == (name == "jpg")
         with Image.open(record.output) as image:
             assert image.mode == mode
-    gray = suited(Picture(np.zeros((8, 8), np.uint8), SRGB[:16] + b"GRAY" + SRGB[20:]), ".webp")
-    assert gray.icc is None
-    assert "gray becomes RGB in WEBP" in gray.notes[0]
-    with pytest.raises(ValueError, match="16383 pixels a side, not 16384x1: write PNG"):
-        pictures.check_size(".webp", 1, 16384, 3)
 
 
 def test_damaged_profile_and_exif_are_left_out(tmp_path: Path, run: Any, photo: np.ndarray) -> None:
@@ -210,75 +141,6 @@ def test_kernels_of_the_command_line(tmp_path: Path, run: Any, photo: np.ndarray
     assert not (tmp_path / "out").exists()
 
 
-# -------------------------------------------------------------------------------------------------- inputs and outputs
-
-
-def test_files_folders_and_patterns(folder: Path, tmp_path: Path) -> None:
-    def targets(*inputs: Any, **options: Any) -> list[str]:
-        return [str(job.target.relative_to(tmp_path)) for job in plan_jobs(list(map(str, inputs)), **options)]
-
-    out = tmp_path / "out"
-    everything = ["out/a.png", "out/b.jpg", "out/sub/c.webp"]
-    assert targets(folder, out=out) == everything
-    assert targets(folder / "**/*", out=out) == everything
-    assert targets(folder / "*.png", folder / "b.jpg", folder / "a.png", out=out) == everything[:2]
-    assert targets(folder, out=out, format="tif") == ["out/a.tif", "out/b.tif", "out/sub/c.tif"]
-    assert targets(folder / "a.png", out=tmp_path / "x.jpg") == ["x.jpg"]
-    inside = folder / "larger"
-    inside.mkdir()
-    Image.new("RGB", (9, 9)).save(inside / "a.png")
-    assert len(targets(folder, out=inside)) == 3  # results inside the searched folder are no inputs
-    for name in ("[x].png", "y*.png"):  # names that look like patterns
-        Image.new("RGB", (9, 9)).save(tmp_path / name)
-        assert targets(tmp_path / name, out=out) == [f"out/{name}"]
-
-
-def test_wrong_inputs_are_refused_before_any_work(folder: Path, tmp_path: Path, run: Any) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "other").mkdir()
-    Image.new("RGB", (9, 9)).save(tmp_path / "other" / "a.png")
-    Image.new("RGB", (9, 9)).save(tmp_path / "other" / "a.jpg")
-    before = files(tmp_path)
-    for inputs, options, message in (
-        ((), {}, "no pictures given"),
-        ((tmp_path / "none.png",), {}, "no file or folder"),
-        ((tmp_path / "empty",), {}, "no picture in"),
-        ((tmp_path / "*.jpg",), {}, "no picture matches"),
-        ((folder, tmp_path / "other" / "a.png"), {}, "would both write"),
-        ((tmp_path / "other",), {"format": "png"}, "would both write"),
-        ((folder,), {"out": folder}, "overwrite itself"),
-        ((folder,), {"out": tmp_path / "x.png"}, "is one file and there are 3"),
-        ((folder,), {"out": folder / "a.png" / "x"}, "directory"),
-        ((folder / "a.png",), {"out": tmp_path / "x.png", "format": "jpg"}, "disagree"),
-        ((folder,), {"quality": 0}, "give 1 to 100"),
-        ((folder,), {"max_memory": 0.0}, "positive number of GB"),
-        ((folder,), {"model": "nothing"}, "no renderer 'nothing'"),
-        ((folder,), {"scale": 2}, "for scale 4, not 2"),
-        ((folder,), {"resume": True, "force": True}, "give one"),
-    ):
-        with pytest.raises((ValueError, OSError), match=message):
-            run(*inputs, **options)
-        assert files(tmp_path) == before, message
-
-
-def test_resume_and_force(folder: Path, tmp_path: Path, run: Any) -> None:
-    assert [record.status for record in run(folder)] == ["done"] * 3
-    whole = files(tmp_path / "out")
-    with pytest.raises(ValueError, match=r"3 of 3 results are there already.*--resume skips"):
-        run(folder)
-    (tmp_path / "out" / "b.jpg").unlink()
-    stamp = (tmp_path / "out" / "a.png").stat().st_mtime_ns
-    assert [record.status for record in run(folder, resume=True)] == ["skipped", "done", "skipped"]
-    assert files(tmp_path / "out") == whole
-    assert (tmp_path / "out" / "a.png").stat().st_mtime_ns == stamp
-    assert [record.status for record in run(folder, force=True)] == ["done"] * 3
-    assert files(tmp_path / "out") == whole
-    assert (tmp_path / "out" / "a.png").stat().st_mtime_ns != stamp
-    Image.new("RGB", (10, 10)).save(tmp_path / "out" / "a.png")
-    with pytest.raises(ValueError, match="is 10x10, not 4 times"):
-        run(folder, resume=True)
-
-
 def test_one_corrupt_among_good(folder: Path, tmp_path: Path, settings: Any, capsys: Any) -> None:
     (folder / "aa.png").write_bytes((folder / "a.png").read_bytes()[:300])
     (folder / "ab.jpg").write_text("no picture")
@@ -312,81 +174,18 @@ def test_report(tmp_path: Path, run: Any, random_photos: list[np.ndarray]) -> No
     assert (small.niqe_before, small.niqe_after) == (None, None)
 
 
-# ---------------------------------------------------------------------------------------------------- what may go wrong
-
-
 def test_bombs_are_refused(tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("1", (20000, 10000)).save(tmp_path / "bomb.png")
     Image.new("L", (60, 40)).save(tmp_path / "good.png")
     bomb, good = run(tmp_path / "*.png")
     assert (bomb.status, good.status) == ("failed", "done")
-    assert f"over the limit of {decode.MAX_PIXELS // 10**6} megapixels" in bomb.reason
+    assert f"over the limit of {MAX_PIXELS // 10**6} megapixels" in bomb.reason
 
 
 def test_memory_limit_is_named(folder: Path, run: Any) -> None:
     record = run(folder / "a.png", max_memory=0.4)[0]
     assert record.status == "failed"
     assert "over the limit of 0.4 GB: raise --max-memory" in record.reason
-
-
-def test_interruption_leaves_no_partial_file(
-    folder: Path, tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(path: Path, picture: Picture, **options: Any) -> None:
-        path.write_bytes(b"half")
-        if path.suffix == ".jpg":
-            raise KeyboardInterrupt
-        write_picture(path, picture, **options)
-
-    monkeypatch.setattr(upscale, "write_picture", interrupted)
-    s = settings(folder)
-    arguments = ["blindsr", "upscale", *s.inputs, "-o", str(s.out), "--model", s.model, "--predictor", s.predictor]
-    monkeypatch.setattr(sys, "argv", [*arguments, "--json", str(tmp_path / "r.json")])
-    with pytest.raises(SystemExit) as ended:
-        cli.run()
-    assert ended.value.code == 130
-    assert set(files(tmp_path / "out")) == {"a.png"}
-    assert len(json.loads((tmp_path / "r.json").read_text())["files"]) == 1
-
-
-KILLED = """
-import os, signal, sys
-from sr_env.cli import main as cli
-from sr_env.cli import upscale
-
-write = upscale.write_picture
-def die(path, picture, **options):
-    write(path, picture, **options)
-    if path.suffix == ".jpg":
-        os.truncate(path, 100)
-        os.kill(os.getpid(), signal.SIGKILL)
-upscale.write_picture = die
-sys.argv[0] = "blindsr"
-cli.run()
-"""
-
-
-def test_killed_then_resumed_is_as_never_killed(folder: Path, tmp_path: Path, settings: Any, run: Any) -> None:
-    s = settings(folder)
-    arguments = ["upscale", *s.inputs, "-o", str(s.out), "--model", s.model, "--predictor", s.predictor]
-    arguments += ["--device", "cpu", "--precision", "fp32"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[4])}
-    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], env=environment, capture_output=True, timeout=120)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    assert len(files(s.out)) == 2  # one result, one piece of another
-    (s.out / ".of another.12345678.png").touch()
-    assert [record.status for record in run(folder, resume=True)] == ["skipped", "done", "done"]
-    (s.out / ".of another.12345678.png").unlink()  # which was not ours to delete
-    run(folder, out=tmp_path / "never killed")
-    assert files(s.out) == files(tmp_path / "never killed")
-
-
-def test_leftovers_are_only_ours(tmp_path: Path) -> None:
-    names = (".a.abcdefgh.png", ".a.abcdefgh.jpg", ".b.abcdefgh.png", ".a.short.png", "a.png")
-    for name in names:
-        (tmp_path / name).touch()
-    remove_leftovers([tmp_path / "a.png"])
-    assert set(files(tmp_path)) == set(names[1:])
 
 
 def damaged(good: dict[str, bytes], number: int, seed: int) -> dict[str, bytes]:
