@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from sr_env.degradation import Degradation, bicubic_resize
 from sr_env.photos import BundledPhotos
 from sr_env.upscale import Upscaler
+from sr_env.utils.checks import UsageError
 from sr_env.utils.files import atomic_write
 from sr_env.utils.images import to_images, to_uint8
 from sr_env.utils.script import run_script
@@ -49,19 +50,19 @@ def reconstruct(settings: Settings) -> list[tuple[str, np.ndarray]]:
     """Labelled pictures of the whole photograph, uint8 [H, W, 3]: the bicubic enlargement, the model's, and HR.
 
     Raises:
-        FileNotFoundError: No such model.
-        ValueError: No such photo, or the crop leaves it.
+        MissingFileError: No such model.
+        UsageError: No such photo, or the crop leaves it.
     """
     photos = BundledPhotos()
     if settings.photo not in photos.names:
-        raise ValueError(f"unknown photo {settings.photo!r}: choose one of {', '.join(photos.names)}")
+        raise UsageError(f"unknown photo {settings.photo!r}: choose one of {', '.join(photos.names)}")
     upscaler = Upscaler(settings.model, device="cpu")
     s = upscaler.scale
     hr = photos[photos.names.index(settings.photo)]
     height, width = (side // s * s for side in hr.shape[:2])
     (top, left), (tall, wide) = settings.crop, settings.size
     if min(top, left) < 0 or min(tall, wide) < 1 or top + tall > height or left + wide > width:
-        raise ValueError(f"crop {settings.crop} of size {settings.size} leaves the photo of {height}x{width}: move it")
+        raise UsageError(f"crop {settings.crop} of size {settings.size} leaves the photo of {height}x{width}: move it")
     hr = np.array(hr[:height, :width])
     degradation = Degradation(s)
     with torch.no_grad():

@@ -287,6 +287,8 @@ def serving(settings: Settings) -> Iterator[str]:
     """
     if settings.max_upload < 1:
         raise UsageError(f"--max-upload {settings.max_upload}: give 1 MB or more")
+    if settings.port is not None and not 0 < settings.port < 2**16:
+        raise UsageError(f"--port {settings.port}: give 1 to 65535, or leave it out")
     gr = _gradio()
     from starlette.middleware import Middleware
 

@@ -1,6 +1,7 @@
 """Pictures between files and arrays, with what they carry: depth, gray, alpha, colour profile and EXIF.
 
-``sr_env.photos`` gives networks the 8-bit RGB they are trained on; a user's picture must come back as it was sent.
+:mod:`sr_env.photos.decode` gives networks the 8-bit RGB they are trained on; a user's picture must come back as it was
+sent.
 """
 
 from __future__ import annotations
@@ -243,7 +244,11 @@ def _write_png(path: Path, pixels: NDArray[Any], icc: bytes | None, exif: Image.
 
 
 def _write_tiff(path: Path, pixels: NDArray[Any], icc: bytes | None, exif: Image.Exif | None) -> None:
-    """TIFF, deflated: Pillow writes 16 bits for gray alone, and OpenCV neither profile nor EXIF."""
+    """TIFF, deflated.
+
+    Pillow writes 16 bits for gray alone, OpenCV neither profile nor EXIF, and tifffile no EXIF or GPS directory: it
+    leaves out tags 34665 and 34853 even where they are given to it (2026.3.3).
+    """
     height, width = pixels.shape[:2]
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     directory = ImageFileDirectory_v2()

@@ -35,6 +35,8 @@ def photo(random_photos: list[np.ndarray], tmp_path: Path) -> Path:
 def test_wrong_settings() -> None:
     with pytest.raises(UsageError, match="--max-upload 0"), serving(Settings(max_upload=0)):
         pass
+    with pytest.raises(UsageError, match="--port 70000: give 1 to 65535"), serving(Settings(port=70000)):
+        pass
 
 
 # ----------------------------------------------------------------------------------------------------------- the server
