@@ -43,7 +43,7 @@ class Settings:
     """Measure enlarging by 4.
 
     Attributes:
-        methods: Out of bicubic, realesrgan and the renderers that ship.
+        methods: Out of bicubic, realesrgan and the released renderers.
         photo: LR picture; None takes the bundled astronaut, 512x512 pixels.
         threads: CPU threads to measure with.
         rounds: Repetitions, of which the best time counts.
