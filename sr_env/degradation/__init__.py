@@ -1,47 +1,46 @@
-"""How LR images come about: blur kernels, their PCA codes, blurring and reducing."""
+"""How LR images come about: kernel families, their PCA codes, blurring and reducing."""
 
-from sr_env.degradation.degradation import (
+from sr_env.degradation.basis import KernelBasis
+from sr_env.degradation.degradation import REDUCTIONS, Degradation, Reduction
+from sr_env.degradation.families import (
     ANISOTROPIC_WIDTHS,
     ISOTROPIC_WIDTHS,
-    KERNEL_KINDS,
-    KERNEL_SIZE,
     REPORTED_WIDTHS,
-    Degradation,
-    KernelBasis,
-    KernelKind,
-    Kernels,
-    Reduction,
-    anisotropic_kernels,
+    KernelFamily,
+    available_families,
     basis_path,
-    bicubic_resize,
-    blur,
+    family_of,
     fit_bases,
-    gaussian_taps,
-    isotropic_kernels,
+    kernel_family,
     load_basis,
-    quantize,
-    soften,
+    register_family,
 )
+from sr_env.degradation.kernels import KERNEL_SIZE, Kernels, anisotropic_kernels, gaussian_taps, isotropic_kernels
+from sr_env.degradation.operators import bicubic_resize, blur, quantize, soften
 
 __all__ = [
     "ANISOTROPIC_WIDTHS",
     "ISOTROPIC_WIDTHS",
-    "KERNEL_KINDS",
     "KERNEL_SIZE",
+    "REDUCTIONS",
     "REPORTED_WIDTHS",
     "Degradation",
     "KernelBasis",
-    "KernelKind",
+    "KernelFamily",
     "Kernels",
     "Reduction",
     "anisotropic_kernels",
+    "available_families",
     "basis_path",
     "bicubic_resize",
     "blur",
+    "family_of",
     "fit_bases",
     "gaussian_taps",
     "isotropic_kernels",
+    "kernel_family",
     "load_basis",
     "quantize",
+    "register_family",
     "soften",
 ]

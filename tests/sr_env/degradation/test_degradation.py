@@ -16,11 +16,11 @@ from PIL import Image
 from sr_env.degradation import (
     ANISOTROPIC_WIDTHS,
     ISOTROPIC_WIDTHS,
-    KERNEL_KINDS,
     REPORTED_WIDTHS,
     Degradation,
     KernelBasis,
     anisotropic_kernels,
+    available_families,
     basis_path,
     bicubic_resize,
     blur,
@@ -30,7 +30,7 @@ from sr_env.degradation import (
     quantize,
     soften,
 )
-from sr_env.models.checkpoint import SHIPPED, read_card
+from sr_env.models.checkpoint import RELEASED, read_card
 
 SCALES = (2, 3, 4)
 
@@ -81,7 +81,7 @@ def test_isotropic_kernel_is_the_density_of_its_width(width: float) -> None:
     np.testing.assert_allclose(torch.outer(taps, taps).numpy(), kernel.numpy(), atol=1e-7)
 
 
-@pytest.mark.parametrize("kind", KERNEL_KINDS)
+@pytest.mark.parametrize("kind", available_families())
 @pytest.mark.parametrize("scale", SCALES)
 def test_kernels_sum_to_one_and_are_symmetric(kind: str, scale: int) -> None:
     kernels = family(kind, scale, 64)
@@ -213,19 +213,19 @@ def test_digest_follows_the_bytes_and_matches_the_shipped_renderer() -> None:
     assert KernelBasis.from_state(state).digest == basis.digest
     state["components"][3, 200] = torch.nextafter(state["components"][3, 200], torch.tensor(9.0))
     assert KernelBasis.from_state(state).digest != basis.digest
-    assert len({load_basis(kind, scale).digest for kind in KERNEL_KINDS for scale in SCALES}) == 4
-    if (SHIPPED / "amnet_l_x4.safetensors").is_file():
+    assert len({load_basis(kind, scale).digest for kind in available_families() for scale in SCALES}) == 4
+    if (RELEASED / "amnet_l_x4.safetensors").is_file():
         assert read_card("amnet_l_x4")["basis"] == basis.digest
 
 
 def test_every_family_has_its_file() -> None:
-    assert all(basis_path(kind, scale).is_file() for kind in KERNEL_KINDS for scale in SCALES)
+    assert all(basis_path(kind, scale).is_file() for kind in available_families() for scale in SCALES)
 
 
 # --------------------------------------------------------------------------------------------------- blur and reduction
 
 
-@pytest.mark.parametrize("kind", KERNEL_KINDS)
+@pytest.mark.parametrize("kind", available_families())
 def test_blur_is_scipy_convolution_with_the_nearest_border(kind: str) -> None:
     images, kernels = noise(3, 3, 37, 50), family(kind, 4, 3)
     out = blur(images, kernels).numpy()
@@ -250,7 +250,7 @@ def test_bicubic_reduction_is_pils_of_float_images(scale: int) -> None:
 
 @pytest.mark.parametrize("reduction", ["bicubic", "decimate"])
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("kind", KERNEL_KINDS)
+@pytest.mark.parametrize("kind", available_families())
 def test_degradation_is_scipy_blur_then_pil_reduction_then_8_bit(kind: str, scale: int, reduction: str) -> None:
     """The whole path from outside libraries alone, in 8-bit levels; a level off only where it rounds at a half."""
     degradation = Degradation(scale, kind, reduction)  # type: ignore[arg-type]
@@ -287,7 +287,7 @@ def test_separable_operator_is_fft_blur_and_interpolate(scale: int, reduction: s
     torch.testing.assert_close(degradation.reduce(hr, kernels), wanted, atol=5e-6, rtol=0)
 
 
-@pytest.mark.parametrize("kind", KERNEL_KINDS)
+@pytest.mark.parametrize("kind", available_families())
 def test_every_image_gets_its_own_kernel(kind: str) -> None:
     degradation = Degradation(4, kind)  # type: ignore[arg-type]
     hr = noise(1, 3, 64, 64).repeat(5, 1, 1, 1)
@@ -319,7 +319,7 @@ def test_a_width_of_next_to_nothing_leaves_the_image() -> None:
     torch.testing.assert_close(out, hr[..., ::4, ::4])
 
 
-@pytest.mark.parametrize("kind", KERNEL_KINDS)
+@pytest.mark.parametrize("kind", available_families())
 def test_autocast_does_not_touch_the_degradation(kind: str) -> None:
     """A training step degrades under autocast; in bf16 the LR image would be off by more than a grey level."""
     degradation, basis = Degradation(4, kind), load_basis(kind, 4)  # type: ignore[arg-type]
