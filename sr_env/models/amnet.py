@@ -12,7 +12,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sr_env.utils.checks import CODE_LENGTH, SCALES, check_choice, check_lr_size
+from sr_env.models.base import register_renderer
+from sr_env.utils.checks import CODE_LENGTH, SCALES, UsageError, check_choice, check_lr_size
 
 #: Channels and residual blocks of the named sizes.
 SIZES: Mapping[str, Mapping[str, int]] = {
@@ -57,6 +58,7 @@ class ModulatedBlock(nn.Module):
         return features + self.modulation(self.conv2(F.relu(self.conv1(features))), code)
 
 
+@register_renderer("AMNet")
 class AMNet(nn.Module):
     """LR image and kernel code -> SR image.
 
@@ -77,7 +79,7 @@ class AMNet(nn.Module):
         smooth: Whether the box filter is there.
 
     Raises:
-        ValueError: An unknown scale, or a size below one.
+        UsageError: An unknown scale, or a size below one.
     """
 
     def __init__(
@@ -91,7 +93,7 @@ class AMNet(nn.Module):
         super().__init__()
         check_choice("scale", scale, SCALES)
         if min(channels, blocks, code_length) < 1:
-            raise ValueError(f"channels={channels}, blocks={blocks} and code_length={code_length} must all be >= 1")
+            raise UsageError(f"channels={channels}, blocks={blocks} and code_length={code_length} must all be >= 1")
         self.scale = scale
         self.code_length = code_length
         self.head = nn.Conv2d(3, channels, 3, padding=1)
@@ -110,6 +112,11 @@ class AMNet(nn.Module):
             "smooth": self.smooth,
         }
 
+    @property
+    def receptive_radius(self) -> int:
+        """How many LR pixels around its own a pixel of SR depends on."""
+        return amnet_radius(self.architecture)
+
     def forward(self, lr: Tensor, code: Tensor) -> Tensor:
         """Render.
 
@@ -121,11 +128,11 @@ class AMNet(nn.Module):
             SR images, shape [B, 3, scale*h, scale*w], not clamped.
 
         Raises:
-            ValueError: A side is under 8 pixels, or the code has another shape.
+            UsageError: A side is under 8 pixels, or the code has another shape.
         """
         check_lr_size(*lr.shape[-2:])
         if code.shape != (lr.shape[0], self.code_length):
-            raise ValueError(
+            raise UsageError(
                 f"code shape {tuple(code.shape)} does not fit: this renderer takes {(lr.shape[0], self.code_length)}"
             )
         features = skip = self.head(lr)
@@ -139,11 +146,20 @@ class AMNet(nn.Module):
         return detail + F.interpolate(lr, scale_factor=self.scale, mode="bilinear", align_corners=False)
 
 
+def amnet_radius(architecture: Mapping[str, Any]) -> int:
+    """Receptive radius in LR pixels of an AMNet with these constructor arguments.
+
+    One per 3x3 convolution (head, two per block, tail), and one for the box filter behind the pixel shuffle, which
+    reaches two HR pixels far. The bilinear base runs beside them and reaches one pixel.
+    """
+    return 2 * int(architecture["blocks"]) + 2 + int(architecture["smooth"])
+
+
 def create_amnet(size: str, scale: int = 4, smooth: bool = False) -> AMNet:
     """Build an untrained AMNet of a named size (``SIZES``).
 
     Raises:
-        ValueError: An unknown size or scale, naming the valid ones.
+        UsageError: An unknown size or scale, naming the valid ones.
     """
     check_choice("renderer size", size, tuple(SIZES))
     return AMNet(scale, SIZES[size]["channels"], SIZES[size]["blocks"], smooth=smooth)

@@ -4,7 +4,7 @@ A checkpoint is one safetensors file: the network's tensors, the kernel basis th
 header a *card* (JSON): kind, architecture, scale, basis digest, and how the weights were made. The same card lies
 beside the weights as ``NAME.json`` for people to read; loading refuses a pair that disagrees.
 
-A checkpoint may hold only the tensors in which it differs from another one that ships, its *base*: the actors that
+A checkpoint may hold only the tensors in which it differs from a released one, its *base*: the actors that
 reinforcement learning makes of a predictor share its convolutions. Loading takes the rest from there.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -23,18 +23,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sr_env.degradation import KernelBasis
-from sr_env.models import AMNet
+from sr_env.degradation import KernelBasis, family_of, load_basis
+from sr_env.models.adapters import as_renderer, is_spandrel
+from sr_env.models.base import registered_name, registered_renderers, renderer_factory
 from sr_env.models.predictor import KernelPredictor
+from sr_env.utils.checks import SCALES, MissingFileError, UsageError
 from sr_env.utils.files import atomic_write
 
 Kind = Literal["renderer", "predictor"]
 Network = TypeVar("Network", bound=nn.Module)
-#: Where the weights that ship with the package lie.
-SHIPPED = Path(__file__).parents[1] / "checkpoints"
+#: Where the released weights lie.
+RELEASED = Path(__file__).parents[1] / "checkpoints"
 #: What ties a network to its inputs: a card beside the weights that disagrees on one of these belongs to others.
 _BINDING = ("kind", "architecture", "scale", "basis")
-_NETWORKS: Mapping[str, type[nn.Module]] = {"renderer": AMNet, "predictor": KernelPredictor}
+#: Architecture of a renderer's card that names none.
+_DEFAULT_NETWORK = "AMNet"
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Checkpoint(Generic[Network]):
         network: In evaluation mode, its parameters frozen.
         basis: The kernel basis whose codes the network takes or gives.
         card: What the file says of itself.
-        path: Where it was read.
+        path: Where it was read; for a renderer that was not read from a file, its name.
     """
 
     network: Network
@@ -66,52 +69,69 @@ def save_checkpoint(
     scale: int,
     card: Mapping[str, Any],
     base: str | None = None,
+    *,
+    half: bool = False,
 ) -> Path:
     """Write weights and card atomically.
 
     Args:
         path: ``.safetensors`` file to write; the card goes beside it as ``.json``.
-        network: An :class:`AMNet` or a :class:`KernelPredictor`.
+        network: An :class:`AMNet`, another registered renderer, or a :class:`KernelPredictor`.
         basis: The kernel basis the network was trained with.
         scale: The magnification it was trained for.
         card: Further entries of the card (data, steps, seconds, hardware, seed, ...), JSON values only.
-        base: Short name of weights that ship: tensors equal to theirs are left out of the file.
+        base: Short name of released weights: tensors equal to theirs are left out of the file.
+        half: Keep the network's tensors in float16, as the released ones are; they are read back as float32. The
+            kernel basis stays in float32, since its digest is that of its bytes.
 
     Returns:
         The path written.
 
     Raises:
-        ValueError: The path does not end in ``.safetensors``, the network is neither kind or for another scale, or the
+        UsageError: The path does not end in ``.safetensors``, the network is neither kind or for another scale, or the
             base is not of its kind.
-        FileNotFoundError: No such base ships.
+        MissingFileError: No such base is released.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise ValueError(f"checkpoint path {str(path)!r} must end in .safetensors")
-    kind = next((kind for kind, cls in _NETWORKS.items() if isinstance(network, cls)), None)
-    if kind is None:
-        raise ValueError(
-            f"{type(network).__name__} is neither a renderer nor a predictor: save an AMNet or KernelPredictor"
+        raise UsageError(f"checkpoint path {str(path)!r} must end in .safetensors")
+    name = registered_name(network)
+    if name is None and not isinstance(network, KernelPredictor):
+        raise UsageError(
+            f"{type(network).__name__} is neither a renderer nor a predictor: save an AMNet, a KernelPredictor or a "
+            "network whose class is registered by @register_renderer"
+        )
+    kind: Kind = "predictor" if name is None else "renderer"
+    architecture = getattr(network, "architecture", None)
+    if not isinstance(architecture, Mapping):
+        raise UsageError(
+            f"{type(network).__name__} has no property architecture: add one that gives its constructor's arguments"
         )
     if getattr(network, "scale", scale) != scale:
-        raise ValueError(f"the renderer is for scale {network.scale}, not {scale}: give its own scale")
+        raise UsageError(f"the renderer is for scale {network.scale}, not {scale}: give its own scale")
     full = {
         "kind": kind,
-        "architecture": network.architecture,
+        **({} if name in (None, _DEFAULT_NETWORK) else {"network": name}),
+        "architecture": dict(architecture),
         "scale": scale,
         "basis": basis.digest,
         "parameters": sum(p.numel() for p in network.parameters()),
+        **({"stored_as": "float16"} if half else {}),
         **card,
     }
-    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
-    tensors |= {f"basis.{name}": value for name, value in basis.state_dict().items()}
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    state = {
+        key: value.half() if half and value.is_floating_point() else value
+        for key, value in network.state_dict().items()
+    }
+    tensors = {f"network.{key}": value for key, value in state.items()}
+    tensors |= {f"basis.{key}": value for key, value in basis.state_dict().items()}
+    tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     if base is not None:
-        base_card, shared = _read(_shipped(base))
+        base_card, shared = _read(_released(base))
         if base_card["kind"] != kind:
-            raise ValueError(f"the base {base!r} is a {base_card['kind']}, not a {kind}: give one of its own kind")
+            raise UsageError(f"the base {base!r} is a {base_card['kind']}, not a {kind}: give one of its own kind")
         full["base"] = {"name": base, "digest": _digest(shared)}
-        tensors = {n: v for n, v in tensors.items() if n not in shared or not torch.equal(v, shared[n])}
+        tensors = {n: v for n, v in tensors.items() if n not in shared or not torch.equal(v.float(), shared[n])}
     text = json.dumps(full, indent=2)
     with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata={"card": text})
@@ -121,20 +141,86 @@ def save_checkpoint(
 
 
 def load_renderer(
-    name: str | os.PathLike[str], *, scale: int | None = None, device: torch.device | str = "cpu"
-) -> Checkpoint[AMNet]:
-    """Load a renderer by short name (``"amnet_l_x4"``) or path.
+    spec: str | os.PathLike[str] | nn.Module,
+    *,
+    scale: int | None = None,
+    device: torch.device | str = "cpu",
+    family: str | None = None,
+    code_length: int | None = None,
+) -> Checkpoint[Any]:
+    """Load a renderer: released, from a file, registered, or a network at hand.
 
     Args:
-        name: A name from :func:`available_checkpoints` or a ``.safetensors`` file.
-        scale: The magnification needed; None takes any.
+        spec: A name from :func:`available_checkpoints` (``"amnet_l_x4"``), a ``.safetensors`` file, the name of a
+            registered renderer (:func:`~sr_env.models.register_renderer`), an ``nn.Module``, of which a frozen copy is
+            taken, or a model that spandrel loaded.
+        scale: The magnification needed; None takes any. A module without the attribute ``scale`` is taken to have it.
         device: Where the network goes.
+        family: The kernel family whose codes it will be given (:func:`~sr_env.degradation.available_families`); None
+            takes any. A network that is no checkpoint gets the codes of this family's basis (None: isotropic).
+        code_length: Of a module without this attribute: the length of the codes it takes, as ``network(lr, code)``, or
+            0 if it is called as ``network(lr)``.
 
     Raises:
-        FileNotFoundError: No such name or file; lists the names that ship.
-        ValueError: The file is damaged, is no renderer, is for another scale, or its card disagrees with it.
+        MissingFileError: No such name or file; lists the released and the registered names.
+        UsageError: The file is damaged or no renderer, its card disagrees with it, or the renderer is for another
+            scale or kernel family.
     """
-    return _load(name, "renderer", AMNet, scale, device)
+    if isinstance(spec, nn.Module) or is_spandrel(spec):
+        return _wrapped(spec, type(spec).__name__, scale, device, family, code_length)
+    if not isinstance(spec, str | os.PathLike):
+        raise UsageError(
+            f"renderer {spec!r} is no renderer: give one of {', '.join(available_checkpoints('renderer'))}, "
+            "a .safetensors file, a registered name or an nn.Module"
+        )
+    if isinstance(spec, str) and spec in registered_renderers():
+        wanted = 4 if scale is None else scale
+        return _wrapped(renderer_factory(spec)(scale=wanted), spec, wanted, device, family, code_length)
+    checkpoint: Checkpoint[Any] = _load(spec, "renderer", scale, device)
+    if family is not None:
+        _check_family(str(spec), checkpoint, family)
+    return checkpoint
+
+
+def _wrapped(
+    network: Any,
+    name: str,
+    scale: int | None,
+    device: torch.device | str,
+    family: str | None,
+    code_length: int | None,
+) -> Checkpoint[Any]:
+    """A network at hand as a checkpoint."""
+    own_scale = getattr(network, "scale", scale)
+    basis = load_basis(family or "isotropic", own_scale if own_scale in SCALES else 4)
+    renderer = as_renderer(network, basis, scale, code_length)
+    renderer.requires_grad_(False).eval().to(device)
+    card = {
+        "kind": "renderer",
+        "network": name,
+        "architecture": renderer.architecture,
+        "scale": renderer.scale,
+        "basis": basis.digest,
+        "parameters": sum(p.numel() for p in renderer.parameters()),
+    }
+    return Checkpoint(renderer, basis.to(device), card, Path(name))
+
+
+def _check_family(name: str, checkpoint: Checkpoint[Any], family: str) -> None:
+    """Refuse a renderer whose codes are those of another kernel family: they would mean other kernels.
+
+    Raises:
+        UsageError: It is, naming both.
+    """
+    if checkpoint.basis.matches(load_basis(family, checkpoint.scale)):
+        return
+    own = family_of(checkpoint.basis, checkpoint.scale)
+    speaks = f"the codes of {own} kernels" if own else f"a kernel basis of its own ({checkpoint.basis.digest})"
+    raise UsageError(
+        f"renderer {name!r} takes {speaks}, not of the family {family!r}: "
+        + (f"set kernels={own!r}, or " if own else "")
+        + f"use a renderer trained for {family} kernels"
+    )
 
 
 def load_predictor(
@@ -153,12 +239,12 @@ def load_predictor(
         device: Where the network goes.
 
     Raises:
-        FileNotFoundError: No such name or file; lists the names that ship.
-        ValueError: The file is damaged, is no predictor, is for another scale or basis, or its card disagrees with it.
+        MissingFileError: No such name or file; lists the released names.
+        UsageError: The file is damaged, is no predictor, is for another scale or basis, or its card disagrees with it.
     """
-    checkpoint = _load(name, "predictor", KernelPredictor, scale, device)
-    if basis is not None and basis.digest != checkpoint.basis.digest:
-        raise ValueError(
+    checkpoint: Checkpoint[KernelPredictor] = _load(name, "predictor", scale, device)
+    if basis is not None and not basis.matches(checkpoint.basis):
+        raise UsageError(
             f"predictor {str(name)!r} speaks kernel basis {checkpoint.basis.digest}, the renderer {basis.digest}: "
             "use a predictor trained for this renderer's basis"
         )
@@ -166,9 +252,9 @@ def load_predictor(
 
 
 def available_checkpoints(kind: Kind | None = None) -> tuple[str, ...]:
-    """Short names of the weights that ship with the package, sorted; of one kind, or of both."""
+    """Short names of the released weights, sorted; of one kind, or of both."""
     names = []
-    for path in sorted(SHIPPED.glob("*.json")):
+    for path in sorted(RELEASED.glob("*.json")):
         if kind is None or json.loads(path.read_text())["kind"] == kind:
             names.append(path.stem)
     return tuple(names)
@@ -178,8 +264,8 @@ def read_card(name: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the card of a checkpoint without its tensors.
 
     Raises:
-        FileNotFoundError: No such name or file; lists the names that ship.
-        ValueError: The file is damaged or carries no card.
+        MissingFileError: No such name or file; lists the released names.
+        UsageError: The file is damaged or carries no card.
     """
     return _read(_resolve(name), tensors=False)[0]
 
@@ -187,26 +273,27 @@ def read_card(name: str | os.PathLike[str]) -> dict[str, Any]:
 def _resolve(name: str | os.PathLike[str], kind: Kind | None = None) -> Path:
     """Short name or path -> existing file."""
     path = Path(name)
-    shipped = SHIPPED / f"{path.name}.safetensors"
-    if path.suffix != ".safetensors" and len(path.parts) == 1 and shipped.is_file():
-        return shipped
+    released = RELEASED / f"{path.name}.safetensors"
+    if path.suffix != ".safetensors" and len(path.parts) == 1 and released.is_file():
+        return released
     if path.is_file():
         return path
-    raise FileNotFoundError(
+    known = available_checkpoints(kind) + (registered_renderers() if kind == "renderer" else ())
+    raise MissingFileError(
         f"no {kind or 'checkpoint'} {str(name)!r}: give a .safetensors file, such as the training scripts write, "
-        f"or one of {', '.join(available_checkpoints(kind))}"
+        f"or one of {', '.join(known)}"
     )
 
 
-def _shipped(name: str) -> Path:
-    """File of weights that ship.
+def _released(name: str) -> Path:
+    """File of released weights.
 
     Raises:
-        FileNotFoundError: There are none of this name.
+        MissingFileError: There are none of this name.
     """
-    path = SHIPPED / f"{name}.safetensors"
+    path = RELEASED / f"{name}.safetensors"
     if len(Path(name).parts) != 1 or not path.is_file():
-        raise FileNotFoundError(f"no base {name!r} ships: choose one of {', '.join(available_checkpoints())}")
+        raise MissingFileError(f"no base {name!r} is released: choose one of {', '.join(available_checkpoints())}")
     return path
 
 
@@ -222,17 +309,17 @@ def _completed(path: Path, card: Mapping[str, Any], tensors: dict[str, Tensor]) 
     """Tensors of a file with those of its base, if it has one.
 
     Raises:
-        ValueError: The base is absent or has changed since.
+        UsageError: The base is absent or has changed since.
     """
     if "base" not in card:
         return tensors
     name, wanted = card["base"]["name"], card["base"]["digest"]
     try:
-        shared = _read(_shipped(name))[1]
-    except FileNotFoundError as error:
-        raise ValueError(f"checkpoint {str(path)!r} completes {name!r}, which does not ship: {error}") from error
+        shared = _read(_released(name))[1]
+    except MissingFileError as error:
+        raise UsageError(f"checkpoint {str(path)!r} completes {name!r}, which is not released: {error}") from error
     if _digest(shared) != wanted:
-        raise ValueError(
+        raise UsageError(
             f"checkpoint {str(path)!r} completes a {name!r} that has since changed (digest {wanted}): train it again"
         )
     return {**shared, **tensors}
@@ -243,16 +330,18 @@ def _read(path: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, T
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            loaded = {key: file.get_tensor(key) for key in file.keys()} if tensors else {}  # noqa: SIM118 not a dict
+            keys = file.keys() if tensors else ()
+            # Half precision is how weights are kept, not how networks compute.
+            loaded = {key: x.float() if (x := file.get_tensor(key)).dtype == torch.float16 else x for key in keys}
     except (SafetensorError, OSError) as error:
-        raise ValueError(
+        raise UsageError(
             f"checkpoint {str(path)!r} is damaged or not safetensors ({error}): copy or train it again"
         ) from error
     try:
         card = json.loads(header["card"])
         binding = {key: card[key] for key in _BINDING}
     except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(
+        raise UsageError(
             f"checkpoint {str(path)!r} carries no card: write it with sr_env.models.checkpoint.save_checkpoint"
         ) from error
     beside = path.with_suffix(".json")
@@ -260,49 +349,63 @@ def _read(path: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, T
         try:
             told = json.loads(beside.read_text())
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"card {str(beside)!r} is not JSON ({error}): restore it or delete it") from error
+            raise UsageError(f"card {str(beside)!r} is not JSON ({error}): restore it or delete it") from error
         for key, value in binding.items():
             if not isinstance(told, dict) or told.get(key) != value:
-                raise ValueError(
+                raise UsageError(
                     f"card {str(beside)!r} says another {key} than the weights beside it, which say {value!r}: "
                     "the two do not belong together, restore or delete the card"
                 )
     return card, loaded
 
 
-def _load(
-    name: str | os.PathLike[str], kind: Kind, cls: type[Network], scale: int | None, device: torch.device | str
-) -> Checkpoint[Network]:
+def _load(name: str | os.PathLike[str], kind: Kind, scale: int | None, device: torch.device | str) -> Checkpoint[Any]:
     path = _resolve(name, kind)
     card, tensors = _read(path)
     tensors = _completed(path, card, tensors)
     if card["kind"] != kind:
-        raise ValueError(
+        raise UsageError(
             f"checkpoint {str(name)!r} is a {card['kind']}, not a {kind}: "
             f"choose one of {', '.join(available_checkpoints(kind))}"
         )
     if scale is not None and card["scale"] != scale:
         fitting = [n for n in available_checkpoints(kind) if read_card(n)["scale"] == scale]
-        raise ValueError(
+        raise UsageError(
             f"{kind} {str(name)!r} is for scale {card['scale']}, not {scale}: "
-            + (f"choose one of {', '.join(fitting)}" if fitting else f"none that ships is for scale {scale}, train one")
+            + (
+                f"choose one of {', '.join(fitting)}"
+                if fitting
+                else f"none that is released is for scale {scale}, train one"
+            )
         )
     basis = KernelBasis.from_state(_prefixed(tensors, "basis."))
     if basis.digest != card["basis"]:
-        raise ValueError(
+        raise UsageError(
             f"checkpoint {str(name)!r} holds kernel basis {basis.digest}, its card says {card['basis']}: "
             "copy or train it again"
         )
+    factory = KernelPredictor if kind == "predictor" else _factory(name, card)
     try:
-        network = cls(**card["architecture"])
+        network = factory(**card["architecture"])
         network.load_state_dict(_prefixed(tensors, "network."))
     except (TypeError, RuntimeError) as error:
-        raise ValueError(
+        raise UsageError(
             f"the tensors of {str(name)!r} do not fit its architecture {card['architecture']} ({error}): "
             "it was written by another version, train it again"
         ) from error
     network.requires_grad_(False).eval().to(device)
     return Checkpoint(network, basis.to(device), card, path)
+
+
+def _factory(name: str | os.PathLike[str], card: Mapping[str, Any]) -> Callable[..., nn.Module]:
+    """What builds the network of a renderer's card."""
+    architecture = card.get("network", _DEFAULT_NETWORK)
+    if architecture not in registered_renderers():
+        raise UsageError(
+            f"checkpoint {str(name)!r} holds a {architecture!r}, which is not registered: import the module with its "
+            f"@register_renderer first (registered: {', '.join(registered_renderers())})"
+        )
+    return renderer_factory(architecture)
 
 
 def _prefixed(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from sr_env.degradation import KernelBasis
-from sr_env.models import AMNet
 from sr_env.models.checkpoint import load_renderer, save_checkpoint
+from sr_env.utils.checks import UsageError
 from sr_env.utils.files import atomic_write
 
 _WEIGHTS = "model.safetensors"
@@ -42,7 +42,7 @@ else:
 
             @staticmethod
             def _missing(*arguments: Any, **options: Any) -> Any:
-                raise ValueError("the Hub needs the package huggingface_hub: pip install 'blindsr-gym[hub]'")
+                raise UsageError("the Hub needs the package huggingface_hub: pip install 'blindsr-gym[hub]'")
 
             from_pretrained = save_pretrained = push_to_hub = generate_model_card = _missing
 
@@ -55,18 +55,18 @@ class HubRenderer(  # type: ignore[call-arg]  # the keywords are the mixin's
     pipeline_tag="image-to-image",
     tags=["super-resolution", "blind-super-resolution"],
 ):
-    """An AMNet with its kernel basis and card: what a repository on the Hub holds.
+    """A renderer with its kernel basis and card: what a repository on the Hub holds.
 
     ``from_pretrained(name)`` takes a repository or a folder, and ``device``; ``save_pretrained(folder)`` and
     ``push_to_hub(name)`` are huggingface_hub's.
 
     Args:
-        network: The renderer.
+        network: The renderer, of a registered class.
         basis: The kernel basis whose codes it takes.
         card: What is said of the weights (data, steps, validation, ...), JSON values only.
     """
 
-    def __init__(self, network: AMNet, basis: KernelBasis, card: Mapping[str, Any]) -> None:
+    def __init__(self, network: Any, basis: KernelBasis, card: Mapping[str, Any]) -> None:
         super().__init__()
         self.network, self.basis, self.card = network, basis, dict(card)
 
@@ -75,8 +75,8 @@ class HubRenderer(  # type: ignore[call-arg]  # the keywords are the mixin's
         """Take a checkpoint by short name or path.
 
         Raises:
-            FileNotFoundError: No such checkpoint; lists those that ship.
-            ValueError: It is damaged or no renderer.
+            MissingFileError: No such checkpoint; lists the released ones.
+            UsageError: It is damaged or no renderer.
         """
         checkpoint = load_renderer(name, device=device)
         return cls(checkpoint.network, checkpoint.basis, checkpoint.card).eval()
@@ -114,14 +114,14 @@ class HubRenderer(  # type: ignore[call-arg]  # the keywords are the mixin's
         from huggingface_hub import ModelCard
 
         info: Any = self._hub_mixin_info
-        architecture = self.network.architecture
+        built = ", ".join(f"{key} {value}" for key, value in self.network.architecture.items())
         parameters = sum(parameter.numel() for parameter in self.network.parameters())
         lines = [
-            f"# AMNet x{self.network.scale}, a renderer for blind super-resolution",
+            f"# {type(self.network).__name__} x{self.network.scale}, a renderer for blind super-resolution",
             "",
-            f"{architecture['blocks']} blocks of {architecture['channels']} channels, {parameters / 1e6:.2f} M "
-            f"parameters. It takes an RGB image in [0, 1] and the {architecture['code_length']} coefficients of its "
-            f"blur kernel in the basis `{self.basis.digest}`, and gives an image {self.network.scale} times as large.",
+            f"{parameters / 1e6:.2f} M parameters ({built}). It takes an RGB image in [0, 1] and the "
+            f"{self.network.code_length} coefficients of its blur kernel in the basis `{self.basis.digest}`, and gives "
+            f"an image {self.network.scale} times as large.",
             "",
             "```python",
             "from sr_env.models.hub import HubRenderer",

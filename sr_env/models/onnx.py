@@ -27,10 +27,10 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from sr_env.degradation import KernelBasis
-from sr_env.models import AMNet
+from sr_env.models.amnet import amnet_radius
 from sr_env.models.checkpoint import Checkpoint, Kind
 from sr_env.models.predictor import KernelPredictor
-from sr_env.utils.checks import MIN_LR_SIZE, check_lr_size
+from sr_env.utils.checks import MIN_LR_SIZE, MissingFileError, UsageError, check_lr_size
 from sr_env.utils.files import atomic_write
 
 #: Largest difference to torch that a written file may show, in units of the picture's range or of the code.
@@ -51,7 +51,7 @@ def _needs(package: str) -> ModuleType:
     try:
         return import_module(package)
     except ImportError as error:
-        raise ValueError(f"ONNX files need the package {package} ({error}): pip install 'blindsr-gym[onnx]'") from error
+        raise UsageError(f"ONNX files need the package {package} ({error}): pip install 'blindsr-gym[onnx]'") from error
 
 
 class _CodePredictor(nn.Module):
@@ -65,9 +65,7 @@ class _CodePredictor(nn.Module):
         return self.basis.to_code(self.predictor(lr))
 
 
-def export_onnx(
-    checkpoint: Checkpoint[AMNet] | Checkpoint[KernelPredictor], path: str | os.PathLike[str]
-) -> dict[str, float]:
+def export_onnx(checkpoint: Checkpoint[Any], path: str | os.PathLike[str]) -> dict[str, float]:
     """Write a network as an ONNX file and compare what ONNX Runtime makes of it with torch.
 
     A renderer takes ``lr``, float32 ``[batch, 3, height, width]`` in [0, 1], and ``code``, float32 ``[batch, L]``, and
@@ -82,23 +80,22 @@ def export_onnx(
         Size compared (``"3x32x17"``: batch, height, width) -> largest absolute difference.
 
     Raises:
-        ValueError: The path does not end in ``.onnx``, a package is missing, or the two differ by over
+        UsageError: The path does not end in ``.onnx``, a package is missing, or the two differ by over
             ``TOLERANCE``.
         OSError: The file cannot be written.
     """
     path = Path(path)
     if not is_onnx(path):
-        raise ValueError(f"ONNX path {str(path)!r} must end in .onnx")
+        raise UsageError(f"ONNX path {str(path)!r} must end in .onnx")
     onnx, runtime = _needs("onnx"), _needs("onnxruntime")
     _needs("onnxscript")  # torch's exporter stands on it
-    kind: Kind = "renderer" if isinstance(checkpoint.network, AMNet) else "predictor"
-    network = (
-        checkpoint.network
-        if isinstance(checkpoint.network, AMNet)
-        else _CodePredictor(checkpoint.network, checkpoint.basis).eval()
-    )
+    source = checkpoint.network
+    kind: Kind = "predictor" if isinstance(source, KernelPredictor) else "renderer"
+    network = _CodePredictor(source, checkpoint.basis).eval() if isinstance(source, KernelPredictor) else source
     model = _trace(network, kind, checkpoint.basis.code_length)
     card = {**checkpoint.card, "kind": kind, "basis": checkpoint.basis.digest}
+    if kind == "renderer":  # whoever runs the file has no network to ask
+        card["receptive_radius"] = source.receptive_radius
     state = {name: value.detach().cpu().contiguous() for name, value in checkpoint.basis.state_dict().items()}
     onnx.helper.set_model_props(
         model, {"card": json.dumps(card), "basis": base64.b64encode(save(state)).decode("ascii")}
@@ -108,7 +105,7 @@ def export_onnx(
     differences = _compare(network, _session(runtime, data, torch.device("cpu")), kind, checkpoint.basis.code_length)
     worst = max(differences.values())
     if not worst <= TOLERANCE:
-        raise ValueError(
+        raise UsageError(
             f"ONNX Runtime {runtime.__version__} differs from torch by {worst:.2g}, over {TOLERANCE:g}: nothing was "
             "written, use other versions of onnxruntime and onnxscript"
         )
@@ -183,7 +180,7 @@ def _session(runtime: ModuleType, model: bytes, device: torch.device) -> Any:
     providers: list[Any] = ["CPUExecutionProvider"]
     if device.type == "cuda":
         if "CUDAExecutionProvider" not in runtime.get_available_providers():
-            raise ValueError(
+            raise UsageError(
                 "this ONNX Runtime has no CUDA: install onnxruntime-gpu in the place of onnxruntime, or use device cpu"
             )
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
@@ -195,23 +192,29 @@ class OnnxRenderer(nn.Module):
 
     Args:
         session: The ``onnxruntime.InferenceSession``.
-        architecture: Constructor arguments of the AMNet that it was.
+        architecture: Constructor arguments of the network that it was.
+        scale: Its magnification.
+        code_length: Length L of its codes.
+        receptive_radius: How many LR pixels around its own a pixel of SR depends on.
     """
 
-    def __init__(self, session: Any, architecture: Mapping[str, Any]) -> None:
+    def __init__(
+        self, session: Any, architecture: Mapping[str, Any], scale: int, code_length: int, receptive_radius: int
+    ) -> None:
         super().__init__()
         self.session, self.architecture = session, dict(architecture)
+        self.scale, self.code_length, self.receptive_radius = scale, code_length, receptive_radius
 
     def forward(self, lr: Tensor, code: Tensor) -> Tensor:
         """LR images [B, 3, h, w] in [0, 1] and codes [B, L] -> SR images, float32, on the LR images' device.
 
         Raises:
-            ValueError: A side is under 8 pixels, or the code has another shape.
+            UsageError: A side is under 8 pixels, or the code has another shape.
         """
         check_lr_size(*lr.shape[-2:])
-        expected = (lr.shape[0], self.architecture["code_length"])
+        expected = (lr.shape[0], self.code_length)
         if code.shape != expected:
-            raise ValueError(f"code shape {tuple(code.shape)} does not fit: this renderer takes {expected}")
+            raise UsageError(f"code shape {tuple(code.shape)} does not fit: this renderer takes {expected}")
         return torch.from_numpy(_run(self.session, "renderer", lr, code)).to(lr.device)
 
 
@@ -226,36 +229,39 @@ def load_onnx_renderer(
         device: Where ONNX Runtime computes: the CPU or CUDA.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: A package is missing, the file is damaged, is no renderer of ours or is for another scale.
+        MissingFileError: No such file.
+        UsageError: A package is missing, the file is damaged, is no renderer of ours or is for another scale.
     """
     path, device = Path(path), torch.device(device)
     if not path.is_file():
-        raise FileNotFoundError(f"no ONNX file {str(path)!r}: write one with blindsr export NAME -o {path.name}")
+        raise MissingFileError(f"no ONNX file {str(path)!r}: write one with blindsr export NAME -o {path.name}")
     runtime = _needs("onnxruntime")
     try:
         session = _session(runtime, path.read_bytes(), device)
-    except ValueError:
+    except UsageError:
         raise
     except Exception as error:  # ONNX Runtime raises a dozen types of its own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"ONNX file {str(path)!r} is damaged ({reason}): copy or export it again") from error
+        raise UsageError(f"ONNX file {str(path)!r} is damaged ({reason}): copy or export it again") from error
     try:
         properties = session.get_modelmeta().custom_metadata_map
         card = json.loads(properties["card"])
-        kind, architecture, own_scale = card["kind"], card["architecture"], int(card["scale"])
+        kind, architecture, own_scale = card["kind"], dict(card["architecture"]), int(card["scale"])
         basis = KernelBasis.from_state(load(base64.b64decode(properties["basis"], validate=True)))
         digest = card["basis"]
+        # Files written before renderers other than AMNet could be exported do not name it.
+        radius = 0 if kind != "renderer" else int(card.get("receptive_radius") or amnet_radius(architecture))
     except (KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise ValueError(
+        raise UsageError(
             f"ONNX file {str(path)!r} carries no card or kernel basis: write it with blindsr export"
         ) from error
     if kind != "renderer":
-        raise ValueError(f"ONNX file {str(path)!r} is a {kind}, not a renderer: export a renderer")
+        raise UsageError(f"ONNX file {str(path)!r} is a {kind}, not a renderer: export a renderer")
     if basis.digest != digest:
-        raise ValueError(
+        raise UsageError(
             f"ONNX file {str(path)!r} holds kernel basis {basis.digest}, its card says {digest}: export it again"
         )
     if scale is not None and own_scale != scale:
-        raise ValueError(f"renderer {str(path)!r} is for scale {own_scale}, not {scale}: export one for that scale")
-    return Checkpoint(OnnxRenderer(session, architecture).eval(), basis.to(device), card, path)
+        raise UsageError(f"renderer {str(path)!r} is for scale {own_scale}, not {scale}: export one for that scale")
+    renderer = OnnxRenderer(session, architecture, own_scale, basis.code_length, radius)
+    return Checkpoint(renderer.eval(), basis.to(device), card, path)

@@ -73,7 +73,7 @@ class KernelPredictor(nn.Module):
         """Pooled description of LR images: [B, 3, h, w] in [0, 1] -> [B, feature_size].
 
         Raises:
-            ValueError: A side is under 8 pixels.
+            UsageError: A side is under 8 pixels.
         """
         check_lr_size(*lr.shape[-2:])
         # Centred and stretched, the input has about unit variance without a statistic that would hide its contrast.
@@ -87,7 +87,7 @@ class KernelPredictor(nn.Module):
         """LR images, float in [0, 1], [B, 3, h, w] -> actions in (-1, 1), float32, [B, L].
 
         Raises:
-            ValueError: A side is under 8 pixels.
+            UsageError: A side is under 8 pixels.
         """
         return torch.tanh(self.head(self.features(lr)).float())
 
@@ -102,7 +102,7 @@ class KernelPredictor(nn.Module):
             Actions, float32 in (-1, 1), [L] or [N, L].
 
         Raises:
-            ValueError: A side is under 8 pixels.
+            UsageError: A side is under 8 pixels.
         """
         device = next(self.parameters()).device
         single = observation.ndim == 3

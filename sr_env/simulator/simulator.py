@@ -17,13 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sr_env.degradation import Degradation, KernelKind, Kernels, Reduction, bicubic_resize, quantize
+from sr_env.degradation import Degradation, Kernels, Reduction, bicubic_resize, quantize
 from sr_env.envs.panel import draw_panel
 from sr_env.metrics import WeightedScore, create_metric
 from sr_env.metrics.base import Prepared
-from sr_env.models import AMNet
-from sr_env.models.checkpoint import Checkpoint, load_predictor, load_renderer
-from sr_env.models.predictor import KernelPredictor
+from sr_env.models import Checkpoint, KernelPredictor, load_predictor, load_renderer
 from sr_env.photos import DEFAULT_MEMORY_BUDGET, PhotoSource, crops, open_photos
 from sr_env.utils.checks import MIN_LR_SIZE, SCALES, check_choice
 from sr_env.utils.devices import Precision, autocast, channels_last, resolve_device, uses_bf16
@@ -87,7 +85,7 @@ class SimulatorSettings:
     reward: Mapping[str, float] = field(default_factory=lambda: {"psnr": 1.0})
     reference: Reference = "bicubic"
     info_metrics: Sequence[str] = ()
-    kernels: KernelKind = "isotropic"
+    kernels: str = "isotropic"
     widths: tuple[float, float] | None = None
     reduction: Reduction = "bicubic"
     device: str = "auto"
@@ -219,8 +217,11 @@ class Simulator:
         }
         for metric in self.metrics.values():
             metric.full_precision = not metric.learned
-        self.renderer: Checkpoint[AMNet] = load_renderer(
-            settings.renderer or f"amnet_l_x{settings.scale}", scale=settings.scale, device=self.device
+        self.renderer: Checkpoint[Any] = load_renderer(
+            settings.renderer or f"amnet_l_x{settings.scale}",
+            scale=settings.scale,
+            device=self.device,
+            family=settings.kernels,
         )
         # Convolutions run fastest on channels-last weights, on CPU and GPU alike.
         channels_last(self.renderer.network)
@@ -552,7 +553,7 @@ class Simulator:
 
     def _given_widths(self, given: Any, count: int) -> np.ndarray:
         """Option ``kernel_width`` -> widths [B, 2]."""
-        pair = np.shape(given) == (2,) and self.degradation.kernels == "anisotropic"
+        pair = np.shape(given) == (2,) and self.degradation.family.two_widths
         if np.ndim(given) == 2 or pair:
             return _broadcast("kernel_width", given, count, 2)
         return np.repeat(_broadcast("kernel_width", given, count, 1), 2, axis=1)

@@ -21,9 +21,9 @@ from PIL import Image
 from torch import Tensor
 
 from sr_env.degradation import KERNEL_SIZE, KernelBasis, bicubic_resize, isotropic_kernels
-from sr_env.models import AMNet
+from sr_env.models import Renderer
 from sr_env.models.checkpoint import Checkpoint, load_predictor, load_renderer
-from sr_env.models.onnx import OnnxRenderer, is_onnx, load_onnx_renderer
+from sr_env.models.onnx import is_onnx, load_onnx_renderer
 from sr_env.models.predictor import KernelPredictor
 from sr_env.upscale.tiling import Axis, Strip, batches, padded, plan_tiles, rgb, to_float
 from sr_env.utils.checks import MIN_LR_SIZE, SCALES, UsageError, check_choice
@@ -58,14 +58,9 @@ def default_model(scale: int) -> str:
     return "amgan_x4" if scale == 4 else f"amnet_l_x{scale}"
 
 
-def receptive_radius(network: AMNet | OnnxRenderer) -> int:
-    """How many LR pixels around its own a pixel of SR depends on.
-
-    One per 3x3 convolution (head, two per block, tail), and one for the box filter behind the pixel shuffle, which
-    reaches two HR pixels far. The bilinear base runs beside them and reaches one pixel.
-    """
-    architecture = network.architecture
-    return 2 * architecture["blocks"] + 2 + int(architecture["smooth"])
+def receptive_radius(network: Renderer) -> int:
+    """How many LR pixels around its own a pixel of SR depends on."""
+    return network.receptive_radius
 
 
 def equivalent_widths(codes: Tensor, basis: KernelBasis, low: float = 0.1, high: float = 6.0) -> Tensor:
@@ -160,7 +155,7 @@ class Upscaler:
             raise UsageError(f"the ONNX file {self.model!r} computes in fp32: give precision auto or fp32")
         load = load_onnx_renderer if is_onnx(self.model) else load_renderer
         checkpoint: Checkpoint[Any] = load(self.model, scale=scale, device=self.device)
-        self.renderer: AMNet | OnnxRenderer = channels_last(checkpoint.network)
+        self.renderer: Any = channels_last(checkpoint.network)
         self.basis, self.scale = checkpoint.basis, checkpoint.scale
         self.max_memory, self.spatially_varying = float(max_memory), spatially_varying
         self.code = None if not given else self.basis.encode(self._kernel(kernel, kernel_width))

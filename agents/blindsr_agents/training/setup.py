@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from blindsr_agents.evaluation.scene_sets import Selection, WholeScenes
-from sr_env.models.checkpoint import SHIPPED, Checkpoint, save_checkpoint
+from sr_env.models.checkpoint import RELEASED, Checkpoint, save_checkpoint
 from sr_env.models.predictor import KernelPredictor
 from sr_env.photos import Part, PhotoSource, Softened, Subset, hold_out, open_photos
 from sr_env.simulator import Simulator, SimulatorSettings
@@ -186,5 +186,5 @@ class Improvement:
             "licence": "Apache-2.0",
         }
         path = settings.out / f"actor_x{settings.scale}.safetensors"
-        base = start.stem if start.parent == SHIPPED else None
+        base = start.stem if start.parent == RELEASED else None
         return save_checkpoint(path, actor, self.simulator.basis, settings.scale, full, base)

@@ -156,7 +156,7 @@ def test_shipped_actors_are_grouped(tmp_path: Path, tiny_predictor: Path, monkey
         "predictor_x4": {},
     }.items():
         write_actor(tmp_path / f"{name}.safetensors", tiny_predictor, 0, **card)
-    monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path)
+    monkeypatch.setattr(checkpoint, "RELEASED", tmp_path)
     lpips, niqe = shipped_actors(4)
     assert lpips == Actor(
         "actor_lpips_amnet_l_x4",

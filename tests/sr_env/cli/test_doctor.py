@@ -48,11 +48,11 @@ def test_backbones_are_found_without_download(monkeypatch: pytest.MonkeyPatch, t
 def test_damage_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("amnet_l_x4", "predictor_x4"):
         for suffix in (".json", ".safetensors"):
-            shutil.copy(checkpoint.SHIPPED / f"{name}{suffix}", tmp_path)
+            shutil.copy(checkpoint.RELEASED / f"{name}{suffix}", tmp_path)
     whole = (tmp_path / "amnet_l_x4.safetensors").read_bytes()
     (tmp_path / "amnet_l_x4.safetensors").write_bytes(whole[:1000])
     for module in (checkpoint, doctor):
-        monkeypatch.setattr(module, "SHIPPED", tmp_path)
+        monkeypatch.setattr(module, "RELEASED", tmp_path)
     monkeypatch.setattr(upscaler, "default_model", lambda scale: "amnet_l_x4")
     monkeypatch.setattr(sys, "argv", ["blindsr", "doctor", "--json", "--seconds", "0", "--device", "cpu"])
     with pytest.raises(SystemExit) as ended:

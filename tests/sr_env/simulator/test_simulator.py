@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from sr_env.degradation import Degradation, bicubic_resize, quantize
+from sr_env.degradation import Degradation, bicubic_resize, load_basis, quantize
 from sr_env.metrics import create_metric
+from sr_env.models import AMNet, save_checkpoint
 from sr_env.simulator import Simulator, SimulatorSettings
+from sr_env.utils.checks import UsageError
 
 
 @pytest.fixture
@@ -153,8 +156,16 @@ def test_metric_precision_is_that_of_learned_metrics_alone(settings: dict[str, A
     assert {value.dtype for value in bf16.values()} == {torch.float32}
 
 
-def test_anisotropic_kernels_with_fixed_widths_and_angle(settings: dict[str, Any]) -> None:
-    simulator = make(settings, kernels="anisotropic", reduction="decimate")
+def test_a_renderer_of_another_kernel_family_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="takes the codes of isotropic kernels, not of the family 'anisotropic'"):
+        make(settings, kernels="anisotropic")
+
+
+def test_anisotropic_kernels_with_fixed_widths_and_angle(settings: dict[str, Any], tmp_path: Path) -> None:
+    renderer = save_checkpoint(
+        tmp_path / "a.safetensors", AMNet(channels=4, blocks=1), load_basis("anisotropic"), 4, {}
+    )
+    simulator = make(settings, kernels="anisotropic", reduction="decimate", renderer=str(renderer), reference="bicubic")
     options = {"kernel_width": [(4.0, 1.0), (1.0, 4.0)], "kernel_angle": [0.0, 0.0]}
     kernels = simulator.draw(np.random.default_rng(0).random((2, 6)), options).kernels
     rows, columns = kernels.kernels.sum(2), kernels.kernels.sum(1)
