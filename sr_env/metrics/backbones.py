@@ -286,12 +286,12 @@ def unpickle_arrays(data: bytes) -> dict[str, Any]:
 
 
 def load_asset(name: str) -> tuple[dict[str, Tensor], str]:
-    """Tensors and source of a weight file in ``sr_env/assets``.
+    """Tensors and source of a weight file in ``sr_env/metrics/assets``.
 
     Raises:
         RuntimeError: The file is absent or damaged.
     """
-    with resources.as_file(resources.files("sr_env") / "assets" / name) as path:
+    with resources.as_file(resources.files("sr_env.metrics") / "assets" / name) as path:
         return _read(path)
 
 
@@ -338,7 +338,7 @@ def _candidates(arch: str) -> list[Path]:
     if folder := os.environ.get("BLINDSR_WEIGHTS"):
         paths += [Path(folder) / f"{arch}.safetensors", Path(folder) / _TORCHVISION[arch], Path(folder) / f"{arch}.pth"]
     if arch == "alexnet":
-        return [*paths, Path(str(resources.files("sr_env") / "assets" / "alexnet_features.safetensors"))]
+        return [*paths, Path(str(resources.files("sr_env.metrics") / "assets" / "alexnet_features.safetensors"))]
     return [
         *paths,
         Path(torch.hub.get_dir()) / "checkpoints" / _TORCHVISION[arch],

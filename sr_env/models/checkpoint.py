@@ -33,7 +33,7 @@ from sr_env.utils.files import atomic_write
 Kind = Literal["renderer", "predictor"]
 Network = TypeVar("Network", bound=nn.Module)
 #: Where the released weights lie.
-RELEASED = Path(__file__).parents[1] / "checkpoints"
+RELEASED = Path(__file__).parent / "weights"
 #: What ties a network to its inputs: a card beside the weights that disagrees on one of these belongs to others.
 _BINDING = ("kind", "architecture", "scale", "basis")
 #: Architecture of a renderer's card that names none.

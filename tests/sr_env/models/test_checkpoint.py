@@ -14,7 +14,7 @@ from torch import nn
 from sr_env.degradation import load_basis
 from sr_env.models import AMNet, checkpoint
 from sr_env.models.checkpoint import (
-    SHIPPED,
+    RELEASED,
     available_checkpoints,
     load_predictor,
     load_renderer,
@@ -117,7 +117,7 @@ def test_interrupted_writing_keeps_the_old_file(saved: tuple[Path, AMNet], monke
 # ------------------------------------------------------------------------------------------------ what is refused
 
 
-def test_unknown_name_lists_what_ships(tmp_path: Path) -> None:
+def test_unknown_name_lists_what_is_released(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no renderer 'amnet_xl_x4'") as caught:
         load_renderer("amnet_xl_x4")
     assert all(name in str(caught.value) for name in available_checkpoints("renderer"))
@@ -262,22 +262,28 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-# ------------------------------------------------------------------------------------------------------ what ships
+# --------------------------------------------------------------------------------------------------- what is released
 
 
 @pytest.mark.parametrize("name", available_checkpoints())
-def test_shipped_checkpoint(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_released_checkpoint(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # a short name does not depend on the working folder
     card = read_card(name)
     load = load_renderer if card["kind"] == "renderer" else load_predictor
     loaded = load(name)
-    actor = name.startswith("actor_")  # made of a predictor by reward, one per seed
-    assert name.endswith(f"_x{loaded.scale}" + (f"_s{card['seed']}" if actor else ""))
-    assert json.loads((SHIPPED / f"{name}.json").read_text()) == card == loaded.card
+    actor = name.startswith("actor_")  # made of a predictor by reward, the best of its seeds
+    assert name.endswith(f"_x{loaded.scale}")
+    assert json.loads((RELEASED / f"{name}.json").read_text()) == card == loaded.card
     assert loaded.basis.digest == load_basis("isotropic", loaded.scale).digest
-    by_path = load(SHIPPED / f"{name}.safetensors").network.state_dict()
+    by_path = load(RELEASED / f"{name}.safetensors").network.state_dict()
     assert all(torch.equal(by_path[key], value) for key, value in loaded.network.state_dict().items())
     assert all(bool(value.isfinite().all()) for value in by_path.values())
+    kept = load_file(RELEASED / f"{name}.safetensors")
+    for key, value in kept.items():  # a basis is known by its bytes, a network computes the same to float16's rounding
+        assert value.dtype == (torch.float32 if key.startswith("basis.") else torch.float16), key
+        if key.startswith("network."):
+            assert torch.equal(by_path[key.removeprefix("network.")], value.float())
+    assert {value.dtype for value in by_path.values()} == {torch.float32}
     made = ("steps", "seconds", "hardware", "torch", "seed", "command", "settings")
     told = (
         ("method", "renderer", "reward", "kept", "selection", "base", "data")
@@ -289,6 +295,23 @@ def test_shipped_checkpoint(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert card["licence"] == "Apache-2.0"
 
 
+def test_one_actor_is_released_per_reward_and_renderer() -> None:
+    actors = [read_card(name) for name in available_checkpoints("predictor") if name.startswith("actor_")]
+    tables = {(json.dumps(card["reward"]), card["renderer"]) for card in actors}
+    assert len(tables) == len(actors) == 12
+
+
+def test_half_precision_keeps_the_basis_and_comes_back_as_float32(saved: tuple[Path, AMNet], tmp_path: Path) -> None:
+    network, basis = saved[1], load_basis("isotropic", 2)
+    path = save_checkpoint(tmp_path / "half.safetensors", network, basis, 2, {}, half=True)
+    assert path.stat().st_size < saved[0].stat().st_size
+    loaded = load_renderer(path)
+    assert loaded.basis.digest == basis.digest
+    for name, value in network.state_dict().items():
+        assert torch.equal(loaded.network.state_dict()[name], value.half().float()), name
+    assert loaded.card["stored_as"] == "float16"
+
+
 def test_available_checkpoints_are_split_by_kind() -> None:
     every = available_checkpoints()
     assert list(every) == sorted(every)
@@ -298,7 +321,7 @@ def test_available_checkpoints_are_split_by_kind() -> None:
 
 
 def test_a_short_name_wins_over_nothing_but_a_path_is_a_path(tmp_path: Path, saved: tuple[Path, AMNet]) -> None:
-    """``./NAME.safetensors`` is the file given, never the shipped weights of that name."""
+    """``./NAME.safetensors`` is the file given, never the released weights of that name."""
     if "amnet_l_x4" not in available_checkpoints():
         pytest.skip("no weights ship yet")
     own = tmp_path / "amnet_l_x4.safetensors"
@@ -337,7 +360,7 @@ def test_a_base_that_is_absent_or_changed_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has since changed"):
         load_predictor(path)
     rewrite_embedded(path, base={"name": "no_such", "digest": "0" * 16})
-    with pytest.raises(ValueError, match="which does not ship"):
+    with pytest.raises(ValueError, match="which is not released"):
         load_predictor(path)
 
 
@@ -345,9 +368,9 @@ def rewrite_embedded(path: Path, **changes: object) -> None:
     save_file(load_file(path), path, metadata={"card": json.dumps({**read_card(path), **changes})})
 
 
-def test_only_weights_of_the_same_kind_that_ship_are_bases(tmp_path: Path) -> None:
+def test_only_released_weights_of_the_same_kind_are_bases(tmp_path: Path) -> None:
     network, basis = actor_of("predictor_x4"), load_basis("isotropic", 4)
-    with pytest.raises(FileNotFoundError, match="no base 'nothing' ships"):
+    with pytest.raises(FileNotFoundError, match="no base 'nothing' is released"):
         save_checkpoint(tmp_path / "a.safetensors", network, basis, 4, {}, base="nothing")
     with pytest.raises(ValueError, match="is a renderer, not a predictor"):
         save_checkpoint(tmp_path / "a.safetensors", network, basis, 4, {}, base="amnet_l_x4")
