@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blindsr_agents.evaluation.scene_sets import Method, Scores, WholeScenes
+from blindsr_agents.evaluation.scene_sets import PRETRAINED, TRUE_KERNEL, Method, WholeScenes, true_kernel
+from blindsr_agents.evaluation.scores import Scores
 from blindsr_agents.iterative.agent import IterativeHinge, Player, save_corrector
-from blindsr_agents.training.report import PRETRAINED, TRUE_KERNEL, make_table, true_kernel
+from blindsr_agents.training.report import make_table
 from blindsr_agents.training.setup import Improvement, ImprovementSettings
 from rich.console import Console
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from blindsr_agents.evaluation.scene_sets import Scores
+from blindsr_agents.evaluation.scene_sets import true_kernel
+from blindsr_agents.evaluation.scores import Scores
 from blindsr_agents.stock.algorithms import ALGORITHMS, Features, algorithm_class, load_hyperparameters
 from blindsr_agents.stock.before_after import HeldOut, LearningSettings, Outcome
-from blindsr_agents.training.report import true_kernel
 
 from sr_env.models.checkpoint import load_predictor
 from sr_env.utils.checks import check_choice

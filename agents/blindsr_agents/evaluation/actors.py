@@ -19,10 +19,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from blindsr_agents.evaluation.oracle import Oracle, headroom
-from blindsr_agents.evaluation.scene_sets import Method, Scores, WholeScenes, acting
+from blindsr_agents.evaluation.scene_sets import (
+    BICUBIC,
+    PRETRAINED,
+    TRUE_KERNEL,
+    Method,
+    WholeScenes,
+    acting,
+    true_kernel,
+)
+from blindsr_agents.evaluation.scores import Scores, reward_title, verdict
 from blindsr_agents.evaluation.sets import create_metrics
 from blindsr_agents.evaluation.tables import Cells, console_table, format_value, markdown_table, metric_title
-from blindsr_agents.training.report import BICUBIC, PRETRAINED, TRUE_KERNEL, true_kernel
 from sr_env.models.checkpoint import available_checkpoints, load_predictor, read_card
 from sr_env.photos import PhotoSource
 from sr_env.simulator import Result, Scenes, Simulator, SimulatorSettings
@@ -30,7 +38,7 @@ from sr_env.utils.checks import MIN_LR_SIZE
 from sr_env.utils.files import atomic_write
 from sr_env.utils.provenance import public_path
 
-#: Rows beside those of agents/blindsr_agents/training/report.py.
+#: Rows beside those of every comparison.
 MEAN_CODE, RANDOM_SEARCH, ORACLE = "mean code", "random code search", "oracle"
 #: The reward where neither the user nor an actor names one.
 _REWARD = {"lpips": 1.0}
@@ -377,11 +385,6 @@ def _finite(value: float) -> float | None:
 # ----------------------------------------------------------------------------------------------------------- reporting
 
 
-def reward_title(reward: Reward) -> str:
-    """``{"psnr": 1, "lpips": 20}`` -> "psnr + 20 lpips"."""
-    return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in reward.items())
-
-
 def mean_cells(table: Comparison) -> Cells:
     """Header and rows of the means over the kernel widths."""
     metrics = list(next(iter(table.rows.values())).values)
@@ -422,13 +425,9 @@ def verdicts(table: Comparison) -> list[str]:
         if not row.seeds:
             continue
         gain, error = float(np.mean(row.gain)), row.standard_error
-        if error is None or abs(gain) <= 2 * error:
-            verdict = "not measurably other than"
-        else:
-            verdict = "better than" if gain > 0 else "WORSE than"
         falls = [f"{w:g} ({g:+.4f})" for w, g in zip(table.widths, row.gain, strict=True) if g < 0]
         lines.append(
-            f"{label} is {verdict} the pretrained actor ({_signed(gain, error)}); "
+            f"{label} is {verdict(gain, error, 'the pretrained actor')} ({_signed(gain, error)}); "
             + (f"it falls at kernel width {', '.join(falls)}." if falls else "it falls at no kernel width.")
         )
     return lines

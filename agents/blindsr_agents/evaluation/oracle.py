@@ -17,7 +17,8 @@ import torch
 from cmaes import CMA  # type: ignore[import-untyped]
 from torch import Tensor
 
-from blindsr_agents.evaluation.scene_sets import Method, Scores
+from blindsr_agents.evaluation.scene_sets import Method
+from blindsr_agents.evaluation.scores import Scores
 from sr_env.degradation import quantize
 from sr_env.simulator import Scenes, Simulator
 from sr_env.utils.checks import check_choice

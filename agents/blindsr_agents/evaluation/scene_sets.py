@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from blindsr_agents.evaluation.scores import Scores
 from sr_env.photos import PhotoSource
 from sr_env.simulator import UNIFORMS_PER_SCENE, Result, Scenes, Simulator
 from sr_env.utils.checks import MIN_LR_SIZE, check_choice
 from sr_env.utils.images import to_images
 
+#: Rows that every comparison of actors has.
+BICUBIC, PRETRAINED, TRUE_KERNEL = "bicubic", "pretrained actor", "true kernel"
 #: Scenes scored in one batch.
 _BATCH = 12
 #: HR pixels of whole photos scored in one batch.
@@ -29,6 +32,11 @@ Placed = tuple[int, np.ndarray, Scenes]
 def acting(simulator: Simulator, actor: Callable[[Tensor], Tensor]) -> Method:
     """The method that renders an actor's code; the actor takes LR images and gives actions."""
     return lambda scenes: simulator.evaluate(scenes, actor(scenes.lr).clamp(-1, 1))
+
+
+def true_kernel(simulator: Simulator) -> Method:
+    """The method that renders with the true kernel's code."""
+    return lambda scenes: simulator.score(scenes, simulator.render(scenes.lr, scenes.code), scenes.code)
 
 
 class SceneSet(ABC):
@@ -204,26 +212,6 @@ class WholeScenes(SceneSet):
                 scenes = simulator.degrade(hr, kernels, photos, corner)
                 prepared = prepared or scenes.prepared
                 yield row, photos, replace(scenes, prepared=prepared)
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Values of a method on fixed scenes: ``score`` and every metric, each [widths, N photos or crops]."""
-
-    values: Mapping[str, np.ndarray]
-
-    def per_width(self, name: str) -> np.ndarray:
-        """Means over the photos, [widths]."""
-        return self.values[name].mean(1)
-
-    def gain(self, other: Scores) -> np.ndarray:
-        """Mean score over another's, [widths]."""
-        return self.per_width("score") - other.per_width("score")
-
-    def standard_error(self, other: Scores) -> float:
-        """Standard error of the mean gain over another; a photo, which is seen at every width, counts as one sample."""
-        gains = (self.values["score"] - other.values["score"]).mean(0)
-        return float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else float("nan")
 
 
 class Selection:

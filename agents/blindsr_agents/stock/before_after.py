@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blindsr_agents.evaluation.scene_sets import FixedScenes, Scores
+from blindsr_agents.evaluation import scores as rules
+from blindsr_agents.evaluation.scene_sets import FixedScenes
+from blindsr_agents.evaluation.scores import Scores
 from sr_env.degradation import REPORTED_WIDTHS
 from sr_env.photos import open_photos
 from sr_env.simulator import Simulator, SimulatorSettings
@@ -176,9 +178,7 @@ class Outcome:
     @property
     def verdict(self) -> str:
         """Whether the trained actor is better than its start."""
-        if abs(self.gain) > 2 * self.standard_error:
-            return "better than its start" if self.gain > 0 else "WORSE than its start"
-        return "not measurably better than its start"
+        return rules.verdict(self.gain, self.standard_error, "its start")
 
     def sentence(self, name: str) -> str:
         """What came of it, in one line."""

@@ -14,7 +14,17 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from blindsr_agents.evaluation.scene_sets import FixedScenes, Method, Scores, Selection
+from blindsr_agents.evaluation import scores as rules
+from blindsr_agents.evaluation.scene_sets import (
+    BICUBIC,
+    PRETRAINED,
+    TRUE_KERNEL,
+    FixedScenes,
+    Method,
+    Selection,
+    true_kernel,
+)
+from blindsr_agents.evaluation.scores import Scores
 from blindsr_agents.training.setup import Improvement
 from sr_env.degradation import REPORTED_WIDTHS
 from sr_env.models.predictor import KernelPredictor
@@ -28,13 +38,8 @@ from stable_baselines3.common.logger import Logger
 if TYPE_CHECKING:
     from blindsr_agents.hinge_ddpg.agent import HingeDDPG
 
-#: Rows of the table.
-BICUBIC, PRETRAINED, TRAINED, TRUE_KERNEL = "bicubic", "pretrained actor", "trained actor", "true kernel"
-
-
-def true_kernel(simulator: Simulator) -> Method:
-    """The renderer, told the true kernel's code."""
-    return lambda scenes: simulator.score(scenes, simulator.render(scenes.lr, scenes.code), scenes.code)
+#: The row of the table beside those of every comparison.
+TRAINED = "trained actor"
 
 
 def make_table(
@@ -65,12 +70,8 @@ def verdict(scores: Mapping[str, Scores]) -> str:
     """One sentence: whether the trained actor is better on the test scenes, and how sure that is."""
     trained, pretrained = scores[TRAINED], scores[PRETRAINED]
     gain, error = float(trained.gain(pretrained).mean()), trained.standard_error(pretrained)
-    number = f"{gain:+.4f} reward, standard error {error:.4f}"
-    if gain > 2 * error:
-        return f"The trained actor is better than the pretrained one on the test photos ({number})."
-    if gain < -2 * error:
-        return f"The trained actor is WORSE than the pretrained one on the test photos ({number})."
-    return f"The trained actor is not measurably better than the pretrained one on the test photos ({number})."
+    found = rules.verdict(gain, error, "the pretrained one")
+    return f"The trained actor is {found} on the test photos ({gain:+.4f} reward, standard error {error:.4f})."
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from blindsr_agents.evaluation.actors import (
     verdicts,
     width_cells,
 )
-from blindsr_agents.evaluation.scene_sets import Scores, WholeScenes
-from blindsr_agents.training.report import BICUBIC, PRETRAINED, TRUE_KERNEL
+from blindsr_agents.evaluation.scene_sets import BICUBIC, PRETRAINED, TRUE_KERNEL, WholeScenes
+from blindsr_agents.evaluation.scores import Scores
 from evaluate import Settings, main, measure_agents
 from PIL import Image
 from rich.console import Console
@@ -235,7 +235,7 @@ def test_standard_error_counts_photos() -> None:
     assert row.standard_error == pytest.approx(gains.std(ddof=1) / 2)
     assert row.share is None
     table = compare.Comparison("r", {"psnr": 1.0}, "Set5", 4, [1.0, 2.0, 3.0], {"a": row})
-    assert "not measurably other than" in verdicts(table)[0]
+    assert "not measurably better than" in verdicts(table)[0]
 
 
 def test_comparison_end_to_end(settings: Settings, console: Console, tmp_path: Path, tiny_predictor: Path) -> None:

@@ -17,7 +17,8 @@ from blindsr_agents.evaluation.oracle import (
     headroom,
     random_search_code,
 )
-from blindsr_agents.evaluation.scene_sets import FixedScenes, Scores
+from blindsr_agents.evaluation.scene_sets import FixedScenes
+from blindsr_agents.evaluation.scores import Scores
 from torch import Tensor
 
 from sr_env.degradation import load_basis, quantize

@@ -13,7 +13,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from blindsr_agents.evaluation.scene_sets import FixedScenes, Scores, Selection
+from blindsr_agents.evaluation.scene_sets import FixedScenes, Selection
+from blindsr_agents.evaluation.scores import Scores
 from blindsr_agents.hinge_ddpg.agent import REWARD_CLIP, HingeDDPG, SceneBuffer, contrast, squash
 from blindsr_agents.hinge_ddpg.losses import CRITIC_LOSSES, critic_loss
 from blindsr_agents.hinge_ddpg.policy import KernelCritic

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from blindsr_agents.evaluation.scene_sets import Scores
+from blindsr_agents.evaluation.scores import Scores
 from blindsr_agents.stock.algorithms import ALGORITHMS, HYPERPARAMETERS, Agent, FeaturesVecEnv, load_hyperparameters
 from blindsr_agents.stock.before_after import HeldOut, LearningSettings, Outcome
 from blindsr_agents.stock.features import SceneFeatures
