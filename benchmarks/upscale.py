@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sr_env.degradation import bicubic_resize
-from sr_env.models.checkpoint import available_checkpoints
+from sr_env.models import available_checkpoints
 from sr_env.photos import BundledPhotos, read_image
 from sr_env.upscale import Upscaler
 from sr_env.utils.checks import check_choice

@@ -21,10 +21,9 @@ from PIL import Image
 
 from sr_env.degradation import Degradation, bicubic_resize, isotropic_kernels
 from sr_env.metrics import Metric, create_metric
-from sr_env.models.checkpoint import available_checkpoints
+from sr_env.models import available_checkpoints
 from sr_env.photos import BundledPhotos, read_image, read_picture, read_shape, suited, write_picture
 from sr_env.upscale import Progress, Upscaler, equivalent_widths
-from sr_env.upscale.upscaler import receptive_radius
 from sr_env.utils.checks import MIN_LR_SIZE, UsageError
 from sr_env.utils.devices import Precision
 from sr_env.utils.files import atomic_write
@@ -221,7 +220,7 @@ class Studio:
         """
         upscaler = self.upscaler(view.model)
         s, rows, columns = upscaler.scale, *view.detail
-        radius = receptive_radius(upscaler.renderer)
+        radius = upscaler.renderer.receptive_radius
         top, left = max(0, rows.start - radius), max(0, columns.start - radius)
         around = view.lr[top : rows.stop + radius, left : columns.stop + radius]
         inner = tuple(slice(s * (part.start - o), s * (part.stop - o)) for part, o in ((rows, top), (columns, left)))

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from sr_env import __version__
 from sr_env.metrics.backbones import ARCHITECTURES, find_local
-from sr_env.models.checkpoint import RELEASED, load_predictor, load_renderer, read_card
+from sr_env.models import RELEASED, load_predictor, load_renderer, read_card
 from sr_env.upscale import Upscaler, default_model
 from sr_env.utils.checks import UsageError
 from sr_env.utils.devices import resolve_device, uses_bf16
@@ -81,7 +81,7 @@ def examine(settings: Settings) -> dict[str, Any]:
 
 
 def _checkpoints(problems: list[str]) -> list[dict[str, Any]]:
-    """Name and card of every checkpoint that ships, each loaded as it would be for use."""
+    """Name and card of every released checkpoint, each loaded as it would be for use."""
     found = []
     for name in sorted(path.stem for path in RELEASED.glob("*.json")):
         try:

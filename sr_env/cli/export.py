@@ -12,7 +12,7 @@ from typing import Annotated
 
 import tyro
 
-from sr_env.models.checkpoint import load_predictor, load_renderer, read_card
+from sr_env.models import load_predictor, load_renderer, read_card
 from sr_env.models.onnx import export_onnx
 from sr_env.utils.checks import FileInTheWayError
 from sr_env.utils.files import check_writable

@@ -18,13 +18,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from sr_env.degradation import KERNEL_SIZE, KernelBasis, bicubic_resize, isotropic_kernels
-from sr_env.models import Renderer
-from sr_env.models.checkpoint import Checkpoint, load_predictor, load_renderer
+from sr_env.models import Checkpoint, KernelPredictor, load_predictor, load_renderer
 from sr_env.models.onnx import is_onnx, load_onnx_renderer
-from sr_env.models.predictor import KernelPredictor
 from sr_env.upscale.tiling import Axis, Strip, batches, padded, plan_tiles, rgb, to_float
 from sr_env.utils.checks import MIN_LR_SIZE, SCALES, UsageError, check_choice
 from sr_env.utils.devices import Precision, autocast, channels_last, resolve_device, uses_bf16
@@ -46,6 +44,8 @@ _LARGEST_TILE = 1024
 #: Floats per LR pixel that a forward pass holds at its peak (measured: 5 to 10 feature maps in a block, by the method
 #: that the convolution library takes; behind the body two maps, and four pictures of SR size at once).
 _BODY_MAPS, _KEPT_MAPS, _SR_PICTURES = 10, 2, 4
+#: Feature maps that a renderer is taken to have where its architecture does not say.
+_UNKNOWN_MAPS = 64
 
 
 def default_model(scale: int) -> str:
@@ -56,11 +56,6 @@ def default_model(scale: int) -> str:
     """
     check_choice("scale", scale, SCALES)
     return "amgan_x4" if scale == 4 else f"amnet_l_x{scale}"
-
-
-def receptive_radius(network: Renderer) -> int:
-    """How many LR pixels around its own a pixel of SR depends on."""
-    return network.receptive_radius
 
 
 def equivalent_widths(codes: Tensor, basis: KernelBasis, low: float = 0.1, high: float = 6.0) -> Tensor:
@@ -103,8 +98,9 @@ class Upscaler:
     spread evenly over it, whose pooled features are averaged; where ``max_memory`` is under 240 MB, fewer pixels.
 
     Args:
-        model: Renderer by short name or path (a checkpoint, or an ONNX file of :mod:`sr_env.models.onnx`, which
-            computes in fp32); None takes :func:`default_model` of the scale.
+        model: Renderer: a short name or path (a checkpoint, or an ONNX file of :mod:`sr_env.models.onnx`, which
+            computes in fp32), the name of a registered one, or an ``nn.Module`` (:class:`sr_env.models.Renderer`); None
+            takes :func:`default_model` of the scale.
         scale: Magnification, which the renderer must have; None takes the renderer's (4 where no model is named).
         predictor: Kernel predictor by short name or path; None takes the released one of the scale.
         device: ``"auto"`` takes CUDA where there is one.
@@ -126,7 +122,7 @@ class Upscaler:
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | None = None,
+        model: str | os.PathLike[str] | nn.Module | None = None,
         *,
         scale: int | None = None,
         predictor: str | os.PathLike[str] | None = None,
@@ -150,13 +146,18 @@ class Upscaler:
             raise UsageError(f"max_memory is {max_memory}: give a positive number of bytes")
         if scale is not None:
             check_choice("scale", scale, SCALES)
-        self.model = str(default_model(scale or 4) if model is None else model)
+        spec = default_model(scale or 4) if model is None else model
+        self.model = type(spec).__name__ if isinstance(spec, nn.Module) else str(spec)
         if is_onnx(self.model) and precision == "bf16":
             raise UsageError(f"the ONNX file {self.model!r} computes in fp32: give precision auto or fp32")
-        load = load_onnx_renderer if is_onnx(self.model) else load_renderer
-        checkpoint: Checkpoint[Any] = load(self.model, scale=scale, device=self.device)
+        checkpoint: Checkpoint[Any]
+        if is_onnx(self.model):
+            checkpoint = load_onnx_renderer(self.model, scale=scale, device=self.device)
+        else:
+            checkpoint = load_renderer(spec, scale=scale, device=self.device)
         self.renderer: Any = channels_last(checkpoint.network)
         self.basis, self.scale = checkpoint.basis, checkpoint.scale
+        self._margin = max(self.renderer.receptive_radius, 2)  # two: the bicubic alpha's reach
         self.max_memory, self.spatially_varying = float(max_memory), spatially_varying
         self.code = None if not given else self.basis.encode(self._kernel(kernel, kernel_width))
         self.predictor: KernelPredictor | None = None
@@ -387,15 +388,15 @@ class Upscaler:
     def _plan(self, shape: tuple[int, int, int, int], max_memory: float) -> tuple[Axis, Axis, int]:
         """Tiles of pictures [B, H, W, C], and how many go through the renderer at once."""
         ramp = _RAMP if self.spatially_varying else 0
-        margin = max(receptive_radius(self.renderer), 2) + ramp // 2  # two: the bicubic alpha's reach
-        maps = self.renderer.architecture["channels"]
+        margin = self._margin + ramp // 2
+        maps = self.renderer.architecture.get("channels", _UNKNOWN_MAPS)
         pictures = (3 * _SR_PICTURES + shape[3]) * self.scale**2
         return plan_tiles(
             shape,
             scale=self.scale,
             margin=margin,
             ramp=ramp,
-            largest=_REGION + 2 * margin if self.spatially_varying else _LARGEST_TILE,
+            largest=max(_REGION + 2 * margin, 0 if self.spatially_varying else _LARGEST_TILE),
             bytes_per_pixel=4 * max(_BODY_MAPS * maps, _KEPT_MAPS * maps + pictures),
             max_memory=max_memory,
         )

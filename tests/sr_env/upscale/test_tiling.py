@@ -14,8 +14,6 @@ from sr_env import Upscaler
 from sr_env.degradation import load_basis
 from sr_env.models import AMNet
 from sr_env.models.checkpoint import save_checkpoint
-from sr_env.upscale import upscaler
-from sr_env.upscale.upscaler import receptive_radius
 
 
 def rendered(up: Upscaler, photo: np.ndarray) -> Tensor:
@@ -46,7 +44,8 @@ def test_tiles_leave_no_trace(
     assert (one.tiles, many.tiles > 5) == (1, True)
     assert levels(one.pixels, whole) <= 1
     assert levels(many.pixels, whole) <= 1
-    monkeypatch.setattr(upscaler, "receptive_radius", lambda network: 2)
+    monkeypatch.setattr(AMNet, "receptive_radius", 2)
+    up = Upscaler(path, kernel_width=1.0, device="cpu", precision="fp32")
     assert levels(up.upscale(photo, max_memory=2.2e6 * scale**2 / 16).pixels, whole) > 1
 
 
@@ -59,7 +58,7 @@ def test_receptive_radius_is_what_gradients_see(smooth: bool) -> None:
     sr[..., 48:52, 48:52].abs().sum().backward()  # the SR pixels of LR pixel 12
     assert lr.grad is not None
     rows = lr.grad.abs().sum((0, 1, 3)).nonzero().flatten()
-    assert (12 - int(rows[0]), int(rows[-1]) - 12) == (receptive_radius(network),) * 2
+    assert (12 - int(rows[0]), int(rows[-1]) - 12) == (network.receptive_radius,) * 2
 
 
 def test_tiles_have_one_shape_and_go_in_batches(make: Any, photo: np.ndarray) -> None:
@@ -85,7 +84,14 @@ def test_plan_keeps_to_the_memory(make: Any) -> None:
             assert [a for a, _ in spans[1:]] == [b for _, b in spans[:-1]]  # hard cuts, no gap
             assert (spans[0][0], spans[-1][1]) == (0, axis.length)
             for (a, b), start in zip(spans, axis.starts, strict=True):
-                assert a == 0 or a - start >= receptive_radius(up.renderer)
-                assert b == axis.length or start + axis.size - b >= receptive_radius(up.renderer)
+                assert a == 0 or a - start >= up.renderer.receptive_radius
+                assert b == axis.length or start + axis.size - b >= up.renderer.receptive_radius
     with pytest.raises(ValueError, match=r"900x700 pixels need \d+ MB .* raise max_memory"):
         up._plan((1, 700, 900, 3), 1e6)
+
+
+def test_a_renderer_that_sees_everything_takes_the_picture_whole(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AMNet, "receptive_radius", 10_000)
+    up = make()
+    rows, columns, batch = up._plan((1, 1500, 1200, 3), 1e12)
+    assert ((rows.size, columns.size), len(rows.starts) * len(columns.starts), batch >= 1) == ((1500, 1200), 1, True)

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from sr_env import Upscaler
 from sr_env.degradation import bicubic_resize, isotropic_kernels, load_basis
 from sr_env.models.predictor import KernelPredictor
 from sr_env.upscale import upscaler
 from sr_env.upscale.upscaler import equivalent_widths
+from sr_env.utils.checks import UsageError
 
 
 def rendered(up: Upscaler, photo: np.ndarray) -> Tensor:
@@ -192,3 +193,28 @@ def test_tiny_pictures_are_padded(make: Any) -> None:
 def test_what_is_no_picture_is_refused(make: Any, image: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(kernel_width=1.0)(image)
+
+
+class Blocks(nn.Module):
+    """A renderer of nobody's: every pixel becomes a square."""
+
+    scale, code_length, receptive_radius = 4, 10, 0
+
+    def forward(self, lr: Tensor, code: Tensor) -> Tensor:
+        return lr.repeat_interleave(4, 2).repeat_interleave(4, 3)
+
+
+def test_any_module_can_render(photo: np.ndarray) -> None:
+    up = Upscaler(Blocks(), kernel_width=1.0, device="cpu", precision="fp32")
+    assert up.model == "Blocks"
+    result = up.upscale(photo, max_memory=12e6)
+    assert result.tiles > 1
+    np.testing.assert_array_equal(result.pixels, photo.repeat(4, 0).repeat(4, 1))
+    predicted = Upscaler(Blocks(), device="cpu", precision="fp32").upscale(photo)  # by the released predictor of x4
+    np.testing.assert_array_equal(predicted.pixels, result.pixels)
+    with pytest.raises(UsageError, match="Blocks is for scale 4, not 2"):
+        Upscaler(Blocks(), scale=2, device="cpu")
+    silent = Blocks()
+    silent.receptive_radius = None  # type: ignore[assignment]
+    with pytest.raises(UsageError, match="Blocks has no whole number receptive_radius"):
+        Upscaler(silent, device="cpu")
