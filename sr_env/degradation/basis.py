@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sr_env.utils.checks import CODE_LENGTH, UsageError
+from sr_env.utils.digests import tensor_digest
 
 
 class KernelBasis(nn.Module):
@@ -48,7 +48,7 @@ class KernelBasis(nn.Module):
             ("half_range", half_range),
         ):
             self.register_buffer(name, value.detach().to(torch.float32).contiguous().clone())
-        self.digest = _digest(self.state_dict())
+        self.digest = tensor_digest(self.state_dict())
 
     @property
     def code_length(self) -> int:
@@ -135,11 +135,3 @@ class KernelBasis(nn.Module):
                 f"the kernel basis lacks {', '.join(missing)}: use a checkpoint written by save_checkpoint"
             )
         return cls(*(state[name] for name in names))
-
-
-def _digest(state: Mapping[str, Tensor]) -> str:
-    """First 16 hex digits of the SHA-256 over the basis' bytes."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        digest.update(name.encode() + state[name].cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]

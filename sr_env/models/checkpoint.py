@@ -10,7 +10,6 @@ reinforcement learning makes of a predictor share its convolutions. Loading take
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -28,6 +27,7 @@ from sr_env.models.adapters import as_renderer, is_spandrel
 from sr_env.models.base import registered_name, registered_renderers, renderer_factory
 from sr_env.models.predictor import KernelPredictor
 from sr_env.utils.checks import SCALES, MissingFileError, UsageError
+from sr_env.utils.digests import tensor_digest
 from sr_env.utils.files import atomic_write
 
 Kind = Literal["renderer", "predictor"]
@@ -130,7 +130,7 @@ def save_checkpoint(
         base_card, shared = _read(_released(base))
         if base_card["kind"] != kind:
             raise UsageError(f"the base {base!r} is a {base_card['kind']}, not a {kind}: give one of its own kind")
-        full["base"] = {"name": base, "digest": _digest(shared)}
+        full["base"] = {"name": base, "digest": tensor_digest(shared)}
         tensors = {n: v for n, v in tensors.items() if n not in shared or not torch.equal(v.float(), shared[n])}
     text = json.dumps(full, indent=2)
     with atomic_write(path) as temporary:
@@ -297,14 +297,6 @@ def _released(name: str) -> Path:
     return path
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    """First 16 hex digits of the SHA-256 over the tensors' names and bytes."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode() + tensors[name].numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
 def _completed(path: Path, card: Mapping[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of a file with those of its base, if it has one.
 
@@ -318,7 +310,7 @@ def _completed(path: Path, card: Mapping[str, Any], tensors: dict[str, Tensor]) 
         shared = _read(_released(name))[1]
     except MissingFileError as error:
         raise UsageError(f"checkpoint {str(path)!r} completes {name!r}, which is not released: {error}") from error
-    if _digest(shared) != wanted:
+    if tensor_digest(shared) != wanted:
         raise UsageError(
             f"checkpoint {str(path)!r} completes a {name!r} that has since changed (digest {wanted}): train it again"
         )
