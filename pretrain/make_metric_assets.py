@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from sr_env.metrics.backbones import convert_flax, unpickle_arrays
+from sr_env.metrics.package_index import convert_flax, unpickle_arrays
 from sr_env.utils.files import atomic_write
 
 ASSETS = Path(__file__).resolve().parents[1] / "sr_env" / "metrics" / "assets"

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sr_env.metrics.backbones import load_asset
 from sr_env.metrics.base import Metric, register
 from sr_env.metrics.fidelity import weighted_channels
+from sr_env.metrics.weights import load_asset
 
 _GRAY = (0.298936021293775, 0.587043074451121, 0.114020904255103)  # MATLAB's rgb2gray
 
@@ -138,6 +138,8 @@ class NIQE(_NaturalScene):
     """
 
     name = "niqe"
+    title = "NIQE"
+    decimals = 2
     min_size = 96
     mean: Tensor
     covariance: Tensor
@@ -197,6 +199,8 @@ class BRISQUE(_NaturalScene):
     """
 
     name = "brisque"
+    title = "BRISQUE"
+    decimals = 2
     min_size = 32
     support_vectors: Tensor
     coefficients: Tensor

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sr_env.metrics.backbones import ConvFeatures, alexnet_features, load_asset, vgg16_features
 from sr_env.metrics.base import Metric, register
+from sr_env.metrics.features import ConvFeatures
+from sr_env.metrics.weights import alexnet_features, load_asset, vgg16_features
 from sr_env.utils.checks import WeightsUnavailable
 
 
@@ -74,6 +75,7 @@ class LPIPSAlex(_LPIPS):
     """
 
     name = "lpips"
+    title = "LPIPS"
     net = "alex"
     layers = (1, 4, 7, 9, 11)
     features = staticmethod(alexnet_features)
@@ -86,14 +88,15 @@ class LPIPSVGG(_LPIPS):
 
     Args:
         border: Pixels cropped from every side first.
-        weights: File with VGG16's weights; None finds or fetches them, see :mod:`sr_env.metrics.backbones`.
+        weights: File with VGG16's weights; None finds or fetches them, see :mod:`sr_env.metrics.weights`.
         backbone: Ready features (ReLUs 3, 8, 15, 22, 29 of VGG16) to use instead.
 
     Raises:
-        RuntimeError: VGG16's weights cannot be had (names everything tried).
+        WeightsUnavailable: VGG16's weights cannot be had (names everything tried).
     """
 
     name = "lpips_vgg"
+    title = "LPIPS-VGG"
     net = "vgg"
     layers = (3, 8, 15, 22, 29)
     features = staticmethod(vgg16_features)
@@ -110,14 +113,15 @@ class DISTS(Metric):
 
     Args:
         border: Pixels cropped from every side first.
-        weights: File with VGG16's weights; None finds or fetches them, see :mod:`sr_env.metrics.backbones`.
+        weights: File with VGG16's weights; None finds or fetches them, see :mod:`sr_env.metrics.weights`.
         backbone: Ready features (ReLUs 3, 8, 15, 22, 29 of VGG16 with L2 pooling) to use instead.
 
     Raises:
-        RuntimeError: VGG16's weights cannot be had (names everything tried).
+        WeightsUnavailable: VGG16's weights cannot be had (names everything tried).
     """
 
     name = "dists"
+    title = "DISTS"
     higher_is_better = False
     learned = True
     min_size = 2
