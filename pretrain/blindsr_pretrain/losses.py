@@ -17,8 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sr_env.metrics import create_metric
-from sr_env.metrics.backbones import ConvFeatures, vgg16_features, vgg19_features
+from sr_env.metrics import ConvFeatures, create_metric, vgg16_features, vgg19_features
 from sr_env.utils.checks import WeightsUnavailable, check_choice
 
 VGGArchitecture = Literal["auto", "vgg19", "vgg16"]

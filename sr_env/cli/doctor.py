@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sr_env import __version__
-from sr_env.metrics.backbones import ARCHITECTURES, find_local
+from sr_env.metrics import ARCHITECTURES, find_local
 from sr_env.models import RELEASED, load_predictor, load_renderer, read_card
 from sr_env.upscale import Upscaler, default_model
 from sr_env.utils.checks import UsageError

@@ -1,19 +1,17 @@
-"""The one interface of all metrics, their registry, and weighted sums of metrics."""
+"""The one interface of all metrics, and their registry."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from numbers import Real
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from sr_env.utils.checks import UsageError
 from sr_env.utils.devices import resolve_device
 
 Values = TypeVar("Values", Tensor, np.ndarray)
@@ -45,14 +43,16 @@ class Metric(nn.Module):
     """One image quality metric: a batch of images in, one float32 value per image out.
 
     A subclass sets the class attributes and implements ``_encode`` and ``_compare`` (or only ``_encode``, returning
-    the values, where no reference is needed).
+    the values, where no reference is needed); :func:`register` makes it available by its name.
 
     Args:
-        border: Pixels cropped from every side before anything is computed (papers report PSNR and SSIM with
-            ``border = scale``).
+        border: Pixels cropped from every side, of whatever metric, before anything is computed: nothing of the border
+            reaches a value. Papers report PSNR and SSIM with ``border = scale``, which the environments use.
 
     Attributes:
         name: Name in the registry.
+        title: Name as papers write it; empty takes ``name``.
+        decimals: Digits behind the point that its values deserve in tables.
         higher_is_better: Direction.
         needs_reference: Whether HR images are needed.
         differentiable: Whether gradients reach the SR images.
@@ -63,10 +63,12 @@ class Metric(nn.Module):
             the ambient autocast reaches its backbone; comparing stays in float32.
 
     Raises:
-        ValueError: ``border`` is not a non-negative integer.
+        UsageError: ``border`` is not a non-negative integer.
     """
 
     name: str
+    title: str = ""
+    decimals: int = 4
     higher_is_better: bool
     needs_reference: bool = True
     differentiable: bool = True
@@ -78,7 +80,7 @@ class Metric(nn.Module):
     def __init__(self, border: int = 0) -> None:
         super().__init__()
         if isinstance(border, bool) or not isinstance(border, int) or border < 0:
-            raise ValueError(f"border must be a number of pixels >= 0, not {border!r}")
+            raise UsageError(f"border must be a number of pixels >= 0, not {border!r}")
         self.border = border
 
     def prepare(self, hr: Tensor) -> Prepared:
@@ -88,10 +90,10 @@ class Metric(nn.Module):
             hr: Images [B, 3, H, W] in [0, 1].
 
         Raises:
-            ValueError: The metric needs no reference, or the shape or type is wrong.
+            UsageError: The metric needs no reference, or the shape or type is wrong.
         """
         if not self.needs_reference:
-            raise ValueError(f"{self.name} needs no reference: call it with the SR images alone")
+            raise UsageError(f"{self.name} needs no reference: call it with the SR images alone")
         self._check(hr, "hr")
         with self._precision(hr):
             return Prepared(self.name, self.border, hr.shape, self._encode(self._crop(hr)))
@@ -108,7 +110,7 @@ class Metric(nn.Module):
             Values [B], float32, on the device of ``sr``.
 
         Raises:
-            ValueError: A shape or type is wrong, the images are too small, or a reference is missing or was prepared
+            UsageError: A shape or type is wrong, the images are too small, or a reference is missing or was prepared
                 by another metric.
         """
         self._check(sr, "sr")
@@ -117,15 +119,15 @@ class Metric(nn.Module):
                 values: Tensor = self._encode(self._crop(sr))
                 return values.float()
         if hr is None:
-            raise ValueError(f"{self.name} compares with a reference: call it as metric(sr, hr)")
+            raise UsageError(f"{self.name} compares with a reference: call it as metric(sr, hr)")
         reference = hr if isinstance(hr, Prepared) else self.prepare(hr)
         if (reference.metric, reference.border) != (self.name, self.border):
-            raise ValueError(
+            raise UsageError(
                 f"the reference was prepared by {reference.metric} with border {reference.border}, not by "
                 f"{self.name} with border {self.border}: prepare it with the metric that is called"
             )
         if reference.shape[1:] != sr.shape[1:] or reference.shape[0] not in (1, sr.shape[0]):
-            raise ValueError(
+            raise UsageError(
                 f"sr {list(sr.shape)} and hr {list(reference.shape)} must have the same size, and hr as many "
                 f"images as sr or one"
             )
@@ -161,131 +163,173 @@ class Metric(nn.Module):
     def _check(self, image: Tensor, what: str) -> None:
         if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
             found = f"{image.dtype} {list(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
-            raise ValueError(
+            raise UsageError(
                 f"{what} must be a float tensor [B, 3, H, W] in [0, 1], not {found}: "
                 f"divide 8-bit images by 255 and put the channels first"
             )
         needed = self.min_size + 2 * self.border
         if min(image.shape[-2:]) < needed:
-            raise ValueError(
+            raise UsageError(
                 f"{self.name} with border {self.border} needs images of at least {needed}x{needed} pixels, not "
                 f"{image.shape[-2]}x{image.shape[-1]}: use larger patches, a smaller border, or another metric"
             )
 
 
+@dataclass(frozen=True)
+class MetricInfo:
+    """What tables say of a metric.
+
+    Attributes:
+        name: Name in rewards, files and ``info``.
+        title: Name as papers write it.
+        decimals: Digits behind the point that its values deserve.
+        unit: Unit, ``"dB"`` or empty.
+        higher_is_better: Direction.
+    """
+
+    name: str
+    title: str
+    decimals: int
+    unit: str
+    higher_is_better: bool
+
+    @property
+    def arrow(self) -> str:
+        """Direction as a sign."""
+        return "↑" if self.higher_is_better else "↓"
+
+    def format(self, value: float | None) -> str:
+        """A value with as many digits as it deserves; a dash for none."""
+        return "-" if value is None else f"{value:.{self.decimals}f}"
+
+
+class MetricFactory(Protocol):
+    """What the registry holds: a class of :class:`Metric`, or what makes one; its attributes need no weights."""
+
+    @property
+    def name(self) -> str:
+        """Name in the registry."""
+
+    @property
+    def title(self) -> str:
+        """Name as papers write it."""
+
+    @property
+    def decimals(self) -> int:
+        """Digits behind the point."""
+
+    @property
+    def unit(self) -> str:
+        """Unit or empty."""
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Direction."""
+
+    def __call__(self, border: int = 0, **options: Any) -> Metric:
+        """Make the metric."""
+
+
 M = TypeVar("M", bound=type[Metric])
-_REGISTRY: dict[str, Callable[..., Metric]] = {}
+_REGISTRY: dict[str, MetricFactory] = {}
+#: What ``info`` of the environments holds under names of its own.
+_RESERVED = ("action_true", "code", "code_true", "consistency", "crop", "photo", "reward", "score", "sr")
 
 
 def register(metric: M) -> M:
-    """Class decorator: make a metric available by its name."""
-    _REGISTRY[metric.name] = metric
+    """Class decorator: make a subclass of :class:`Metric` available by its name.
+
+    Raises:
+        UsageError: It has no name or no direction, or its name is taken.
+    """
+    if not isinstance(getattr(metric, "higher_is_better", None), bool):
+        raise UsageError(f"metric {metric.__name__} has no direction: set the class attribute higher_is_better")
+    add_factory(metric, f"{metric.__module__}.{metric.__qualname__}")
+    metric.title = metric.title or metric.name
     return metric
 
 
+def add_factory(factory: Any, origin: str) -> None:
+    """Put into the registry what makes a metric.
+
+    Args:
+        factory: See :class:`MetricFactory`.
+        origin: Where it is defined: the same definition may come again, as when a notebook's cell is run again.
+
+    Raises:
+        UsageError: It has no name, or its name is reserved or that of another metric.
+    """
+    name = getattr(factory, "name", None)
+    if not isinstance(name, str) or not name:
+        raise UsageError(f"metric {origin} has no name: give it one, such as 'sharpness'")
+    if name in _RESERVED or "." in name:
+        raise UsageError(f"metric name {name!r} is reserved or has a point: choose another one")
+    if name in _REGISTRY and _ORIGINS[name] != origin:
+        raise UsageError(f"a metric {name!r} is registered already, {_ORIGINS[name]}: choose another name")
+    _REGISTRY[name], _ORIGINS[name] = factory, origin
+
+
+_ORIGINS: dict[str, str] = {}
+
+
 def available_metrics() -> tuple[str, ...]:
-    """Names that :func:`create_metric` knows."""
+    """Names of the registered metrics; ``"piq.NAME"`` and ``"pyiqa.NAME"`` are understood beside them."""
     return tuple(_REGISTRY)
 
 
-def create_metric(name: str, *, border: int = 0, device: torch.device | str = "cpu", **options: Any) -> Metric:
-    """Make a metric by name; metrics on one device share the weights of their backbones.
+def find_metric(spec: Any) -> MetricFactory:
+    """What makes the metric of a name, or of a function; loads no weights.
 
     Args:
-        name: One of :func:`available_metrics`.
+        spec: A registered name, ``"piq.NAME"``, ``"pyiqa.NAME"``, or a function as :func:`register_function` takes it,
+            which counts as better when higher.
+
+    Raises:
+        UsageError: It is none of these (the message lists the names), or the package is not installed.
+    """
+    from sr_env.metrics import adapters  # which registers into this module
+
+    if isinstance(spec, str):
+        if spec in _REGISTRY:
+            return _REGISTRY[spec]
+        package, _, name = spec.partition(".")
+        if name and package in adapters.PACKAGES:
+            return adapters.PACKAGES[package](name)
+    elif callable(spec):
+        return adapters.as_function(spec)
+    raise UsageError(
+        f"unknown metric {spec!r}: choose one of {', '.join(available_metrics())}, 'piq.NAME' or 'pyiqa.NAME', "
+        "or give a function of (sr, hr)"
+    )
+
+
+def describe(spec: Any) -> MetricInfo:
+    """What tables say of a metric, without its weights.
+
+    Args:
+        spec: As in :func:`create_metric`.
+
+    Raises:
+        UsageError: As :func:`create_metric`.
+    """
+    found = find_metric(spec)
+    return MetricInfo(found.name, found.title, found.decimals, found.unit, found.higher_is_better)
+
+
+def create_metric(spec: Any, *, border: int = 0, device: torch.device | str = "cpu", **options: Any) -> Metric:
+    """Make a metric; metrics on one device share the weights of their backbones.
+
+    Args:
+        spec: One of :func:`available_metrics`, ``"piq.NAME"`` for a function of piq (``"piq.haarpsi"``),
+            ``"pyiqa.NAME"`` for a metric of pyiqa where it is installed (``"pyiqa.musiq"``), or a function of
+            ``(sr, hr)`` on uint8 arrays [B, H, W, 3] that gives B values, which counts as better when higher
+            (:func:`register_function` says more).
         border: Pixels cropped from every side first.
         device: Where the metric's weights live; give it images on the same device.
         **options: Further arguments of that metric, for example ``weights`` (a file) of lpips, lpips_vgg and dists.
 
     Raises:
-        ValueError: Unknown name (the message lists the valid ones), bad border, or a device that is absent.
-        RuntimeError: A backbone's weights cannot be had (names everything tried).
+        UsageError: Unknown name (the message lists the valid ones), bad border, a device or package that is absent.
+        WeightsUnavailable: A backbone's weights cannot be had (names everything tried).
     """
-    if name not in _REGISTRY:
-        raise ValueError(f"unknown metric {name!r}; choose one of {', '.join(available_metrics())}")
-    return _REGISTRY[name](border=border, **options).to(resolve_device(device)).eval()
-
-
-class WeightedScore(nn.Module):
-    """A weighted sum of metrics in which every term counts so that higher is better.
-
-    ``{"psnr": 1, "lpips": 20}`` is ``PSNR - 20 LPIPS``: metrics where lower is better enter with a minus.
-
-    Args:
-        weights: Metric name -> positive, finite weight.
-        border: Pixels cropped from every side, for all metrics.
-        device: Where the metrics' weights live.
-
-    Attributes:
-        weights: The weights as given.
-        signed_weights: The weights with the sign of each metric's direction.
-
-    Raises:
-        ValueError: Empty mapping, unknown metric, or a weight that is not a positive finite number.
-        RuntimeError: A metric's weights cannot be had.
-    """
-
-    def __init__(self, weights: Mapping[str, float], *, border: int = 0, device: torch.device | str = "cpu") -> None:
-        super().__init__()
-        if not isinstance(weights, Mapping) or not weights:
-            raise ValueError(
-                f"a weighted score needs a mapping such as {{'psnr': 1, 'lpips': 20}} with names out of "
-                f"{', '.join(available_metrics())}, not {weights!r}"
-            )
-        for name, weight in weights.items():
-            if isinstance(weight, bool) or not isinstance(weight, Real) or not math.isfinite(weight) or weight <= 0:
-                raise ValueError(
-                    f"the weight of {name!r} must be a positive finite number, not {weight!r}: the direction of a "
-                    f"metric is known, so lpips needs no minus, and leave out what must not count"
-                )
-            if name not in available_metrics():  # before any backbone is fetched
-                raise ValueError(f"unknown metric {name!r}; choose from {', '.join(available_metrics())}")
-        self.weights = {name: float(weight) for name, weight in weights.items()}
-        self.metrics: Mapping[str, Metric] = nn.ModuleDict(  # type: ignore[assignment]
-            {name: create_metric(name, border=border, device=device) for name in weights}
-        )
-        self.signed_weights = {
-            name: weight if self.metrics[name].higher_is_better else -weight for name, weight in self.weights.items()
-        }
-
-    @property
-    def needs_reference(self) -> bool:
-        """Whether any term compares with HR images."""
-        return any(metric.needs_reference for metric in self.metrics.values())
-
-    @property
-    def differentiable(self) -> bool:
-        """Whether gradients of every term reach the SR images."""
-        return all(metric.differentiable for metric in self.metrics.values())
-
-    def prepare(self, hr: Tensor) -> dict[str, Prepared]:
-        """What depends on ``hr`` [B, 3, H, W] alone, to score several SR candidates against it."""
-        return {name: metric.prepare(hr) for name, metric in self.metrics.items() if metric.needs_reference}
-
-    def metric_terms(self, sr: Tensor, hr: Tensor | Mapping[str, Prepared] | None = None) -> dict[str, Tensor]:
-        """Raw, unweighted values [B] of every metric; arguments as in :meth:`forward`."""
-        if isinstance(hr, Mapping):
-            return {name: metric(sr, hr.get(name)) for name, metric in self.metrics.items()}
-        return {name: metric(sr, hr) for name, metric in self.metrics.items()}
-
-    def combine(self, terms: Mapping[str, Tensor]) -> Tensor:
-        """The score [B] of raw values such as :meth:`metric_terms` returns."""
-        return torch.stack([weight * terms[name] for name, weight in self.signed_weights.items()]).sum(0)
-
-    def forward(
-        self, sr: Tensor, hr: Tensor | Mapping[str, Prepared] | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Score images.
-
-        Args:
-            sr: Images [B, 3, H, W] in [0, 1].
-            hr: References, or the result of :meth:`prepare`; may be None where no metric needs one.
-
-        Returns:
-            The score [B], higher is better, and the raw value [B] of each metric by name.
-
-        Raises:
-            ValueError: As :meth:`Metric.forward`.
-        """
-        terms = self.metric_terms(sr, hr)
-        return self.combine(terms), terms
+    return find_metric(spec)(border=border, **options).to(resolve_device(device)).eval()

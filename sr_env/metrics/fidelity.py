@@ -36,6 +36,8 @@ class PSNR(Metric):
     """
 
     name = "psnr"
+    title = "PSNR-Y"
+    decimals = 2
     higher_is_better = True
     unit = "dB"
 
@@ -55,6 +57,7 @@ class PSNRRGB(PSNR):
     """Peak signal-to-noise ratio over the three RGB channels, in dB, capped at 100 dB."""
 
     name = "psnr_rgb"
+    title = "PSNR-RGB"
 
     def _error(self, difference: Tensor) -> Tensor:
         return difference.square().mean((1, 2, 3))
@@ -71,6 +74,7 @@ class SSIM(Metric):
     """
 
     name = "ssim"
+    title = "SSIM-Y"
     higher_is_better = True
     min_size = 11
     window: Tensor

@@ -26,8 +26,7 @@ from blindsr_pretrain.losses import (
 )
 from torch import Tensor, nn
 
-from sr_env.metrics import create_metric
-from sr_env.metrics.backbones import ConvFeatures
+from sr_env.metrics import ConvFeatures, create_metric
 from sr_env.utils.checks import WeightsUnavailable
 
 

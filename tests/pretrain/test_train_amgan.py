@@ -24,7 +24,7 @@ from rich.console import Console
 from torch import nn
 
 from sr_env.degradation import Degradation, load_basis
-from sr_env.metrics.backbones import ConvFeatures
+from sr_env.metrics import ConvFeatures
 from sr_env.models.checkpoint import load_renderer
 from sr_env.utils.images import to_images
 

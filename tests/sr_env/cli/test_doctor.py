@@ -12,7 +12,7 @@ import pytest
 from sr_env.cli import doctor
 from sr_env.cli import main as cli
 from sr_env.cli.doctor import Settings, examine
-from sr_env.metrics import backbones
+from sr_env.metrics import weights
 from sr_env.models import checkpoint
 from sr_env.models.checkpoint import available_checkpoints, read_card
 from sr_env.upscale import upscaler
@@ -34,10 +34,10 @@ def test_what_is_there(monkeypatch: pytest.MonkeyPatch, tiny_renderer: Path) -> 
 
 
 def test_backbones_are_found_without_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(backbones, "_resolve", lambda arch: pytest.fail("looked further"))
+    monkeypatch.setattr(weights, "_resolve", lambda arch: pytest.fail("looked further"))
     monkeypatch.setenv("BLINDSR_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("BLINDSR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(backbones.torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(weights.torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     (tmp_path / "vgg16.safetensors").touch()
     found = examine(Settings(device="cpu", seconds=0))["backbones"]
     assert found["vgg16"] == str(tmp_path / "vgg16.safetensors")
