@@ -17,6 +17,7 @@ from sr_env.degradation.basis import KernelBasis
 from sr_env.degradation.kernels import KERNEL_SIZE, Kernels, anisotropic_kernels, gaussian_taps, isotropic_kernels
 from sr_env.utils.checks import SCALES, UsageError, check_choice
 from sr_env.utils.files import atomic_write
+from sr_env.utils.plugins import import_named
 
 #: Range of the isotropic width (standard deviation in HR pixels) per scale, as in IKC and DAN.
 ISOTROPIC_WIDTHS: Mapping[int, tuple[float, float]] = {2: (0.2, 2.0), 3: (0.2, 3.0), 4: (0.2, 4.0)}
@@ -148,11 +149,13 @@ def available_families() -> tuple[str, ...]:
 
 
 def kernel_family(name: str) -> KernelFamily:
-    """The kernel family of a name.
+    """The kernel family of a name; ``"module:name"`` imports the module that registers it first.
 
     Raises:
         UsageError: Unknown name, listing the valid ones.
     """
+    if isinstance(name, str):
+        name = import_named("kernel family", name)
     check_choice("kernel family", name, available_families())
     return _FAMILIES[name]
 

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map
 
 from sr_env.utils.checks import UsageError
 from sr_env.utils.devices import resolve_device
+from sr_env.utils.plugins import import_named
 
 Values = TypeVar("Values", Tensor, np.ndarray)
 
@@ -281,7 +282,8 @@ def find_metric(spec: Any) -> MetricFactory:
     """What makes the metric of a name, or of a function; loads no weights.
 
     Args:
-        spec: A registered name, ``"piq.NAME"``, ``"pyiqa.NAME"``, or a function as :func:`register_function` takes it,
+        spec: A registered name, ``"module:NAME"`` where the module that registers it is to be imported,
+            ``"piq.NAME"``, ``"pyiqa.NAME"``, or a function as :func:`register_function` takes it,
             which counts as better when higher.
 
     Raises:
@@ -290,8 +292,8 @@ def find_metric(spec: Any) -> MetricFactory:
     from sr_env.metrics import adapters  # which registers into this module
 
     if isinstance(spec, str):
-        if spec in _REGISTRY:
-            return _REGISTRY[spec]
+        if (name := import_named("metric", spec)) in _REGISTRY:
+            return _REGISTRY[name]
         package, _, name = spec.partition(".")
         if name and package in adapters.PACKAGES:
             return adapters.PACKAGES[package](name)
@@ -320,7 +322,8 @@ def create_metric(spec: Any, *, border: int = 0, device: torch.device | str = "c
     """Make a metric; metrics on one device share the weights of their backbones.
 
     Args:
-        spec: One of :func:`available_metrics`, ``"piq.NAME"`` for a function of piq (``"piq.haarpsi"``),
+        spec: One of :func:`available_metrics` (``"module:NAME"`` imports a module that registers it first, as command
+            lines need it), ``"piq.NAME"`` for a function of piq (``"piq.haarpsi"``),
             ``"pyiqa.NAME"`` for a metric of pyiqa where it is installed (``"pyiqa.musiq"``), or a function of
             ``(sr, hr)`` on uint8 arrays [B, H, W, 3] that gives B values, which counts as better when higher
             (:func:`register_function` says more).

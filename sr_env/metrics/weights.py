@@ -105,7 +105,7 @@ def load_asset(name: str) -> tuple[dict[str, Tensor], str]:
     """Tensors and source of a weight file in ``sr_env/metrics/assets``.
 
     Raises:
-        RuntimeError: The file is absent or damaged.
+        WeightsUnavailable: The file is absent or damaged.
     """
     with resources.as_file(resources.files("sr_env.metrics") / "assets" / name) as path:
         return _read(path)
@@ -242,7 +242,7 @@ def _check_state(arch: str, state: Mapping[str, Tensor], where: str | Path) -> N
         if isinstance(layer, nn.Conv2d):
             found = state.get(f"features.{index}.weight")
             if found is None or found.shape != layer.weight.shape or f"features.{index}.bias" not in state:
-                raise RuntimeError(
+                raise WeightsUnavailable(
                     f"{where} does not hold {arch} (features.{index} is absent or has another shape): "
                     f"give torchvision's {_TORCHVISION[arch]}"
                 )

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor, nn
 
 from sr_env.utils.checks import UsageError, check_choice
+
+#: Where the released weights lie.
+RELEASED = Path(__file__).parent / "weights"
 
 
 @runtime_checkable
@@ -42,7 +46,7 @@ def register_renderer(name: str) -> Callable[[R], R]:
     """Decorator: make a renderer available by a name, in ``gym.make(..., renderer=name)`` and ``--renderer``.
 
     Args:
-        name: Its name. It must not be one of another renderer.
+        name: Its name. It must not be that of another renderer or of released weights.
 
     Returns:
         A decorator for a class of ``nn.Module``, or a function that returns one, which is called with ``scale=`` and
@@ -58,6 +62,8 @@ def register_renderer(name: str) -> Callable[[R], R]:
     def add(factory: R) -> R:
         known = _RENDERERS.get(name)
         # A notebook's cell is run again and again, and defines the same class anew each time.
+        if (RELEASED / f"{name}.json").is_file():
+            raise UsageError(f"{name!r} is the name of released weights: choose another name")
         if known is not None and _origin(known) != _origin(factory):
             raise UsageError(f"a renderer {name!r} is registered already, {_origin(known)}: choose another name")
         _RENDERERS[name] = factory

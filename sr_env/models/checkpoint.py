@@ -24,16 +24,15 @@ from torch import Tensor, nn
 
 from sr_env.degradation import KernelBasis, family_of, load_basis
 from sr_env.models.adapters import as_renderer, is_spandrel
-from sr_env.models.base import registered_name, registered_renderers, renderer_factory
+from sr_env.models.base import RELEASED, registered_name, registered_renderers, renderer_factory
 from sr_env.models.predictor import KernelPredictor
 from sr_env.utils.checks import SCALES, MissingFileError, UsageError
 from sr_env.utils.digests import tensor_digest
 from sr_env.utils.files import atomic_write
+from sr_env.utils.plugins import import_named
 
 Kind = Literal["renderer", "predictor"]
 Network = TypeVar("Network", bound=nn.Module)
-#: Where the released weights lie.
-RELEASED = Path(__file__).parent / "weights"
 #: What ties a network to its inputs: a card beside the weights that disagrees on one of these belongs to others.
 _BINDING = ("kind", "architecture", "scale", "basis")
 #: Architecture of a renderer's card that names none.
@@ -152,7 +151,8 @@ def load_renderer(
 
     Args:
         spec: A name from :func:`available_checkpoints` (``"amnet_l_x4"``), a ``.safetensors`` file, the name of a
-            registered renderer (:func:`~sr_env.models.register_renderer`), an ``nn.Module``, of which a frozen copy is
+            registered renderer (:func:`~sr_env.models.register_renderer`; ``"module:name"`` imports the module that
+            registers it first), an ``nn.Module``, of which a frozen copy is
             taken, or a model that spandrel loaded.
         scale: The magnification needed; None takes any. A module without the attribute ``scale`` is taken to have it.
         device: Where the network goes.
@@ -173,9 +173,11 @@ def load_renderer(
             f"renderer {spec!r} is no renderer: give one of {', '.join(available_checkpoints('renderer'))}, "
             "a .safetensors file, a registered name or an nn.Module"
         )
-    if isinstance(spec, str) and spec in registered_renderers():
-        wanted = 4 if scale is None else scale
-        return _wrapped(renderer_factory(spec)(scale=wanted), spec, wanted, device, family, code_length)
+    if isinstance(spec, str) and not os.path.isfile(spec):
+        name = import_named("renderer", spec)
+        if name in registered_renderers() or name != spec:
+            needed = 4 if scale is None else scale
+            return _wrapped(renderer_factory(name)(scale=needed), name, needed, device, family, code_length)
     checkpoint: Checkpoint[Any] = _load(spec, "renderer", scale, device)
     if family is not None:
         _check_family(str(spec), checkpoint, family)

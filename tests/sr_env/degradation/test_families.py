@@ -73,6 +73,11 @@ def test_its_basis_describes_its_kernels_within_the_range_of_actions() -> None:
     assert family_of(load_basis("isotropic", 3), 2) is None
 
 
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_the_stored_basis_is_the_fit(scale: int) -> None:
+    assert kernel_family("isotropic").fit(scale).matches(load_basis("isotropic", scale))
+
+
 def test_a_basis_matches_itself_but_for_last_bits() -> None:
     basis = load_basis("isotropic", 4)
     state = {name: value * (1 + 1e-5) for name, value in basis.state_dict().items()}

@@ -174,6 +174,8 @@ def test_what_cannot_be_registered() -> None:
         register_renderer("tinted")(Plain)
     with pytest.raises(UsageError, match="'AMNet' is registered already"):
         register_renderer("AMNet")(Plain)
+    with pytest.raises(UsageError, match="'amnet_l_x4' is the name of released weights"):
+        register_renderer("amnet_l_x4")(Plain)
     with pytest.raises(UsageError, match="is no name"):
         register_renderer(Tinted)  # type: ignore[arg-type]  # @register_renderer without a name
 
