@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from blindsr_agents.peers.peers import load_realesrgan
+from blindsr_agents.peers import load_realesrgan
 from rich.console import Console
 from rich.table import Table
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from blindsr_agents.peers.peers import load_dan, load_realesrgan, load_srmdnf, load_usrgan
+from blindsr_agents.peers import load_dan, load_realesrgan, load_srmdnf, load_usrgan
 from sr_env.degradation import KERNEL_SIZE, Degradation, bicubic_resize, quantize
 from sr_env.metrics import Metric, available_metrics, create_metric
 from sr_env.models import AMNet

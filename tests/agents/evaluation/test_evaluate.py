@@ -14,7 +14,7 @@ import torch
 from blindsr_agents.evaluation import sets as benchmark
 from blindsr_agents.evaluation.sets import Method, choose_scenes, create_methods, measure_cost, open_sets
 from blindsr_agents.evaluation.tables import make_tables, mean_cells, published, to_markdown
-from blindsr_agents.peers.peers import DAN, SRMDNF
+from blindsr_agents.peers import DAN, SRMDNF
 from evaluate import Settings, main, measure
 from PIL import Image
 from rich.console import Console
