@@ -4,7 +4,7 @@
     python agents/train_baseline.py --method random --reward niqe=1 --guards psnr=0.1 --calls 16000
 
 Photos, scenes, selection and the test at the end are those of ``agents/train_ddpg.py`` with the same settings, and so
-is the actor that is written, a predictor that ``agents/evaluate.py --agents`` compares. Ctrl-C keeps the best so far.
+is the actor that is written, a predictor that ``agents/evaluate_agents.py`` compares. Ctrl-C keeps the best so far.
 """
 
 from __future__ import annotations

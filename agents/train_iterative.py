@@ -19,8 +19,8 @@ from typing import Any
 
 from blindsr_agents.evaluation.scene_sets import PRETRAINED, TRUE_KERNEL, Method, WholeScenes, true_kernel
 from blindsr_agents.evaluation.scores import Scores
+from blindsr_agents.evaluation.tables import score_table
 from blindsr_agents.iterative.agent import IterativeHinge, Player, save_corrector
-from blindsr_agents.training.report import make_table
 from blindsr_agents.training.setup import Improvement, ImprovementSettings
 from rich.console import Console
 
@@ -253,9 +253,8 @@ def main(settings: Settings) -> dict[str, Any]:
     trained = time.monotonic() - begun
     kept = choose(settings, improvement, watch, console)
     scores = scenes.score_all(rows)
-    lower = [name for name, metric in scenes.simulator.metrics.items() if not metric.higher_is_better]
     title = f"{scenes.count} photos of {settings.test_photos}, each at {len(scenes.widths)} kernel widths"
-    console.print(make_table(scores, scenes.widths, lower, title))
+    console.print(score_table(scores, PRETRAINED, scenes.widths, scenes.simulator.metrics, title))
     card = {
         "method": "IterativeHinge",
         "kept": kept,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from blindsr_agents.evaluation.oracle import Oracle, headroom
 from blindsr_agents.evaluation.scene_sets import (
@@ -28,14 +27,13 @@ from blindsr_agents.evaluation.scene_sets import (
     acting,
     true_kernel,
 )
-from blindsr_agents.evaluation.scores import Scores, reward_title, verdict
+from blindsr_agents.evaluation.scores import Scores, reward_title
 from blindsr_agents.evaluation.sets import create_metrics
-from blindsr_agents.evaluation.tables import Cells, console_table, format_value, markdown_table, metric_title
+from blindsr_agents.evaluation.tables import Column, progress_bar
 from sr_env.models.checkpoint import available_checkpoints, load_predictor, read_card
 from sr_env.photos import PhotoSource
 from sr_env.simulator import Result, Scenes, Simulator, SimulatorSettings
-from sr_env.utils.checks import MIN_LR_SIZE
-from sr_env.utils.files import atomic_write
+from sr_env.utils.checks import MIN_LR_SIZE, UsageError
 from sr_env.utils.provenance import public_path
 
 #: Rows beside those of every comparison.
@@ -52,8 +50,8 @@ class Actor:
     Attributes:
         label: Name of its row.
         predictors: Names or paths of its checkpoints, one per seed of its training.
-        renderer: Name of the renderer it acts for; None where its card does not tell, for any.
-        reward: Metrics and weights it was paid by; None where its card does not tell, for any.
+        renderer: Name of the renderer it acts for; None where its card does not say, for any.
+        reward: Metrics and weights it was paid by; None where its card does not say, for any.
     """
 
     label: str
@@ -81,7 +79,7 @@ class Task:
 
 
 @dataclass
-class Row:
+class ActorRow:
     """What a method reached, the mean over its seeds; every list has one number per kernel width.
 
     Attributes:
@@ -114,7 +112,8 @@ class Comparison:
     set: str
     images: int
     widths: list[float]
-    rows: dict[str, Row]
+    rows: dict[str, ActorRow]
+    columns: dict[str, Column]
 
     @property
     def title(self) -> str:
@@ -140,8 +139,8 @@ class Comparisons:
 # ---------------------------------------------------------------------------------------------- what is to be compared
 
 
-def shipped_actors(scale: int) -> list[Actor]:
-    """The trained actors that ship for a scale: predictors whose card names renderer and reward, seeds together."""
+def released_actors(scale: int) -> list[Actor]:
+    """The released actors for a scale: predictors whose card names renderer and reward, seeds together."""
     groups: dict[tuple[str, str, str], list[tuple[int, str]]] = {}
     for name in available_checkpoints("predictor"):
         card = read_card(name)
@@ -159,18 +158,18 @@ def parse_actor(text: str) -> Actor:
     """``LABEL=NAME,NAME`` -> an actor with one predictor checkpoint (name or path) per seed.
 
     Raises:
-        ValueError: It is not of this form, or the seeds were trained for different renderers or rewards.
-        FileNotFoundError: A checkpoint does not exist.
+        UsageError: It is not of this form, or the seeds were trained for different renderers or rewards.
+        MissingFileError: A checkpoint does not exist.
     """
     label, predictors = _split(text)
     if not label or not predictors:
-        raise ValueError(f"{text!r} is not LABEL=FILE,FILE: write such as mine=runs/a/actor_x4.safetensors")
+        raise UsageError(f"{text!r} is not LABEL=FILE,FILE: write such as mine=runs/a/actor_x4.safetensors")
     # A predictor that was pretrained names a renderer too, but no reward: it belongs into any table.
     cards = [card if "reward" in (card := read_card(name)) else {} for name in predictors]
     renderer, reward = ([card.get(key) for card in cards] for key in ("renderer", "reward"))
     for key, values in (("renderer", renderer), ("reward", reward)):
         if any(value != values[0] for value in values):
-            raise ValueError(f"the seeds of {label!r} were trained for several {key}s, {values}: give them apart")
+            raise UsageError(f"the seeds of {label!r} were trained for several {key}s, {values}: give them apart")
     return Actor(label, predictors, renderer[0], reward[0])
 
 
@@ -201,7 +200,7 @@ def plan(
 def absent_actors(actors: Sequence[Actor], tasks: Sequence[Task], scale: int) -> list[str]:
     """A line where there is no trained actor at all, or none for one of the tables."""
     if not actors:
-        return [f"trained actors: none for scale {scale} ships, train one and name it with --actors LABEL=FILE"]
+        return [f"trained actors: none is released for scale {scale}, train one and name it with --actors LABEL=FILE"]
     return [
         f"trained actors: none for {task.title}"
         for task in tasks
@@ -220,7 +219,7 @@ def fitting_metrics(
     """The metrics that can be measured on all images, and a line for each that cannot.
 
     Raises:
-        ValueError: An unknown name, or a metric of a reward or a guard that cannot be measured.
+        UsageError: An unknown name, or a metric of a reward or a guard that cannot be measured.
     """
     needed_for = dict.fromkeys(guards, "guard") | {name: "reward" for task in tasks for name in task.reward}
     metrics, unavailable = create_metrics([*names, *needed_for], tasks[0].scale, device)
@@ -236,7 +235,7 @@ def fitting_metrics(
             unavailable.append(f"{name}: needs images of {needed} pixels a side, the smallest has {side}")
     for line in unavailable:
         if (name := line.partition(":")[0]) in needed_for:
-            raise ValueError(f"no comparison by the {needed_for[name]} {name}: {line}")
+            raise UsageError(f"no comparison by the {needed_for[name]} {name}: {line}")
     return [name for name in fitting if name in names], unavailable
 
 
@@ -269,8 +268,8 @@ class Bench:
         search: The oracle and random search; None leaves both out.
 
     Raises:
-        FileNotFoundError: A checkpoint does not exist.
-        ValueError: A checkpoint, the reward, a guard or the number of evaluations does not fit.
+        MissingFileError: A checkpoint does not exist.
+        UsageError: A checkpoint, the reward, a guard or the number of evaluations does not fit.
         WeightsUnavailable: The weights of a metric of the reward cannot be had.
     """
 
@@ -299,7 +298,7 @@ class Bench:
         actors = [actor for actor in actors if actor.fits(task.renderer, task.reward)]
         for label in [actor.label for actor in actors]:
             if label in (*self.methods, RANDOM_SEARCH, ORACLE) or [a.label for a in actors].count(label) > 1:
-                raise ValueError(f"two rows would be called {label!r}: give the actor another label")
+                raise UsageError(f"two rows would be called {label!r}: give the actor another label")
         self.trained = {actor.label: len(actor.predictors) for actor in actors}
         for actor in actors:
             self.methods[actor.label] = [
@@ -328,23 +327,23 @@ class Bench:
         """
         scenes = WholeScenes(self.simulator, widths, photos, max_side=max_side, keep=False)
         runs = {(label, seed): run for label, each in self.methods.items() for seed, run in enumerate(each)}
-        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        with Progress(TextColumn("{task.description}"), *columns, console=console, transient=True) as progress:
+        with progress_bar(console) as progress:
             bar = progress.add_task(f"{name}, {self.task.title}", total=scenes.part_count * len(runs))
             keyed = {f"{label}\n{seed}": run for (label, seed), run in runs.items()}
             found = scenes.score_all(keyed, lambda: progress.advance(bar))
         scores = {label: [found[f"{label}\n{i}"] for i in range(len(each))] for label, each in self.methods.items()}
         pretrained, oracle = scores[PRETRAINED][0], scores.get(ORACLE, [None])[0]
         rows = {label: make_row(each, pretrained, oracle, self.trained.get(label, 0)) for label, each in scores.items()}
+        columns = Column.of_all(rows[PRETRAINED].values, self.simulator.metrics)
         renderer = public_path(self.task.renderer)
-        return Comparison(renderer, dict(self.task.reward), name, scenes.count, list(scenes.widths), rows)
+        return Comparison(renderer, dict(self.task.reward), name, scenes.count, list(scenes.widths), rows, columns)
 
     def _mean_code(self, scenes: Scenes) -> Result:
         code = torch.zeros_like(scenes.code)
         return self.simulator.score(scenes, self.simulator.render(scenes.lr, code), code)
 
 
-def make_row(runs: Sequence[Scores], pretrained: Scores, oracle: Scores | None = None, seeds: int = 0) -> Row:
+def make_row(runs: Sequence[Scores], pretrained: Scores, oracle: Scores | None = None, seeds: int = 0) -> ActorRow:
     """The row of a method.
 
     Args:
@@ -361,7 +360,7 @@ def make_row(runs: Sequence[Scores], pretrained: Scores, oracle: Scores | None =
     def spread(values: Sequence[np.ndarray]) -> float:
         return float(np.std([value.mean() for value in values], ddof=1))
 
-    return Row(
+    return ActorRow(
         seeds=seeds,
         gain=mean.gain(pretrained).tolist(),
         standard_error=_finite(mean.standard_error(pretrained)),
@@ -380,123 +379,3 @@ def _title_of(renderer: str, reward: Reward) -> str:
 def _finite(value: float) -> float | None:
     """The number, or None in place of one that JSON cannot hold."""
     return value if np.isfinite(value) else None
-
-
-# ----------------------------------------------------------------------------------------------------------- reporting
-
-
-def mean_cells(table: Comparison) -> Cells:
-    """Header and rows of the means over the kernel widths."""
-    metrics = list(next(iter(table.rows.values())).values)
-    header = ["method", "seeds", "reward gain", "of the oracle's", "lowest at a width", *map(metric_title, metrics)]
-    rows = []
-    for method, row in table.rows.items():
-        lowest = int(np.argmin(row.gain))
-        rows.append(
-            [
-                method,
-                str(row.seeds) if row.seeds else "",
-                _signed(float(np.mean(row.gain)), row.standard_error, row.spread),
-                "-" if row.share is None else f"{row.share:.0%}{_plus_minus(row.share_error, '.0%')}",
-                f"{row.gain[lowest]:+.4f} at {table.widths[lowest]:g}",
-                *(format_value(name, float(np.mean(row.values[name]))) + _of_seeds(row, name) for name in metrics),
-            ]
-        )
-    return [header, *rows]
-
-
-def width_cells(table: Comparison) -> Cells:
-    """Header and rows of every method at every kernel width."""
-    metrics = list(next(iter(table.rows.values())).values)
-    return [
-        ["method", "kernel width", "reward gain", *map(metric_title, metrics)],
-        *(
-            [method, f"{width:g}", _signed(row.gain[i]), *(format_value(name, row.values[name][i]) for name in metrics)]
-            for i, width in enumerate(table.widths)
-            for method, row in table.rows.items()
-        ),
-    ]
-
-
-def verdicts(table: Comparison) -> list[str]:
-    """One sentence per trained actor: whether it is better than the pretrained one, and where it is worse."""
-    lines = []
-    for label, row in table.rows.items():
-        if not row.seeds:
-            continue
-        gain, error = float(np.mean(row.gain)), row.standard_error
-        falls = [f"{w:g} ({g:+.4f})" for w, g in zip(table.widths, row.gain, strict=True) if g < 0]
-        lines.append(
-            f"{label} is {verdict(gain, error, 'the pretrained actor')} ({_signed(gain, error)}); "
-            + (f"it falls at kernel width {', '.join(falls)}." if falls else "it falls at no kernel width.")
-        )
-    return lines
-
-
-def print_table(table: Comparison, console: Console) -> None:
-    """Print the means, every width, and a sentence per actor."""
-    console.print(console_table(f"{table.title}: mean of kernel widths {_widths(table)}", mean_cells(table)))
-    console.print(console_table(f"{table.title}: each kernel width", width_cells(table)))
-    for line in verdicts(table):
-        console.print(line, markup=False)
-
-
-def to_markdown(results: Comparisons) -> str:
-    """All tables as Markdown."""
-    about = results.about
-    evaluations, guards = (about["settings"][key] for key in ("oracle_evaluations", "oracle_guards"))
-    kept = ", ".join(f"{name} by more than {allowed:g}" for name, allowed in guards.items())
-    lines = [
-        f"# Agents, x{about['scale']}",
-        "",
-        f"`{about['command']}` at commit {about['commit']}, torch {about['torch']} on {about['hardware']} "
-        f"(device {about['device']}, {about['threads']} threads, precision {about['precision']}).",
-        "",
-        "Whole images, every metric without a border of the scale's width, as the environment pays. Reward gain: mean "
-        "score above the pretrained actor's, ± standard error over the images (an image, seen at every kernel width, "
-        "is one sample); sd: standard deviation over the seeds of the training, as behind the metrics.",
-        "",
-        *(
-            [
-                f"{ORACLE.capitalize()}: the best code found for each scene with HR known, from the best of the "
-                f"pretrained actor's, the true and the mean code, in {evaluations} renderings (Adam where the reward "
-                f"has a gradient and there are no guards, else CMA-ES); {RANDOM_SEARCH}: the best of as many Gaussian "
-                "codes around that start."
-                + (f" No code counts that makes worse than the pretrained actor's: {kept}." if kept else ""),
-                "",
-            ]
-            if evaluations
-            else []
-        ),
-        *(f"Left out: {line}" for line in results.skipped),
-    ]
-    for table in results.tables:
-        lines += ["", f"## {table.title}", "", f"Mean of kernel widths {_widths(table)}:", ""]
-        lines += markdown_table(mean_cells(table))
-        lines += ["", *(f"- {line}" for line in verdicts(table))]
-        lines += ["", "Each width:", "", *markdown_table(width_cells(table))]
-    return "\n".join(lines) + "\n"
-
-
-def write_report(folder: Path, results: Comparisons) -> None:
-    """Write ``agents.json`` and ``agents.md``, each in one step."""
-    with atomic_write(folder / "agents.json") as temporary:
-        temporary.write_text(json.dumps(asdict(results), indent=2) + "\n")
-    with atomic_write(folder / "agents.md") as temporary:
-        temporary.write_text(to_markdown(results))
-
-
-def _widths(table: Comparison) -> str:
-    return ", ".join(f"{width:g}" for width in table.widths)
-
-
-def _signed(value: float, error: float | None = None, spread: float | None = None) -> str:
-    return f"{value:+.4f}{_plus_minus(error, '.4f')}" + (f" (sd {spread:.4f})" if spread is not None else "")
-
-
-def _plus_minus(error: float | None, form: str) -> str:
-    return "" if error is None else f" ± {error:{form}}"
-
-
-def _of_seeds(row: Row, metric: str) -> str:
-    return f" (sd {format_value(metric, row.spreads[metric])})" if row.spreads else ""

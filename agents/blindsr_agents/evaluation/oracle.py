@@ -21,7 +21,7 @@ from blindsr_agents.evaluation.scene_sets import Method
 from blindsr_agents.evaluation.scores import Scores
 from sr_env.degradation import quantize
 from sr_env.simulator import Scenes, Simulator
-from sr_env.utils.checks import check_choice
+from sr_env.utils.checks import UsageError, check_choice
 from sr_env.utils.devices import autocast
 
 #: Actions [B, K, L] -> scores [B, K], higher is better.
@@ -221,7 +221,7 @@ class Oracle:
             simulator measures it. With guards there is no gradient search.
 
     Raises:
-        ValueError: The search is unknown, needs a gradient that the reward lacks, or the evaluations are too few; a
+        UsageError: The search is unknown, needs a gradient that the reward lacks, or the evaluations are too few; a
             guard's metric is not measured, or it allows nothing.
     """
 
@@ -238,17 +238,17 @@ class Oracle:
         for name, allowed in self.guards.items():
             check_choice("guard", name, simulator.metrics)
             if not 0 < allowed < float("inf"):
-                raise ValueError(f"guard {name}={allowed:g} of the oracle is not a positive number: it could not move")
+                raise UsageError(f"guard {name}={allowed:g} of the oracle is not a positive number: it could not move")
         differentiable = simulator.differentiable and not self.guards
         self.search = search or ("gradient" if differentiable else "cma")
         check_choice("search", self.search, SEARCHES)
         if self.search == "gradient" and not differentiable:
             told = ", ".join(simulator.settings.reward)
             why = "with guards" if self.guards else f"for the reward {told}: a metric has no gradient"
-            raise ValueError(f"no gradient search {why}, choose cma or random")
+            raise UsageError(f"no gradient search {why}, choose cma or random")
         needed = 1 + _generation(simulator.code_length) if self.search == "cma" else 2
         if evaluations < needed:
-            raise ValueError(
+            raise UsageError(
                 f"{evaluations} evaluations per scene are too few for the search {self.search}: give at least {needed}"
             )
         self.simulator, self.evaluations, self.sigma, self.seed = simulator, evaluations, sigma, seed

@@ -14,7 +14,7 @@ from torch import Tensor
 from blindsr_agents.evaluation.scores import Scores
 from sr_env.photos import PhotoSource
 from sr_env.simulator import UNIFORMS_PER_SCENE, Result, Scenes, Simulator
-from sr_env.utils.checks import MIN_LR_SIZE, check_choice
+from sr_env.utils.checks import MIN_LR_SIZE, UsageError, check_choice
 from sr_env.utils.images import to_images
 
 #: Rows that every comparison of actors has.
@@ -53,13 +53,13 @@ class SceneSet(ABC):
         count: As given.
 
     Raises:
-        ValueError: There is no width, or one twice.
+        UsageError: There is no width, or one twice.
     """
 
     def __init__(self, simulator: Simulator, widths: Sequence[float], count: int) -> None:
         self.simulator, self.widths, self.count = simulator, tuple(widths), count
         if not self.widths or len(set(self.widths)) < len(self.widths):
-            raise ValueError(f"kernel widths {self.widths} must be at least one, each given once")
+            raise UsageError(f"kernel widths {self.widths} must be at least one, each given once")
 
     @abstractmethod
     def parts(self) -> Iterator[Placed]:
@@ -150,7 +150,7 @@ class WholeScenes(SceneSet):
         names: Names of those that are scored.
 
     Raises:
-        ValueError: A limit is too small, or a photo is.
+        UsageError: A limit is too small, or a photo is.
     """
 
     def __init__(
@@ -165,16 +165,16 @@ class WholeScenes(SceneSet):
         self.photos = simulator.photos if photos is None else photos
         smallest = MIN_LR_SIZE * simulator.scale
         if max_photos is not None and max_photos < 1:
-            raise ValueError(f"max_photos {max_photos} leaves no photo: give 1 or more")
+            raise UsageError(f"max_photos {max_photos} leaves no photo: give 1 or more")
         if max_side is not None and max_side < smallest:
-            raise ValueError(f"max_side {max_side} is under {smallest} pixels, eight of the LR image: give more")
+            raise UsageError(f"max_side {max_side} is under {smallest} pixels, eight of the LR image: give more")
         super().__init__(simulator, widths, min(len(self.photos), max_photos or len(self.photos)))
         self.names = self.photos.names[: self.count]
         shapes = np.minimum(self.photos.shape_array[: self.count], max_side or np.iinfo(np.int64).max)
         shapes = shapes // simulator.scale * simulator.scale
         if shapes.min() < smallest:
             name, found = self.names[int(shapes.min(1).argmin())], int(shapes.min())
-            raise ValueError(f"photo {name!r} has {found} pixels on one side, {smallest} are needed: leave it out")
+            raise UsageError(f"photo {name!r} has {found} pixels on one side, {smallest} are needed: leave it out")
         self._shapes = shapes
         self._chunks: list[np.ndarray] = []
         for shape in np.unique(shapes, axis=0):
@@ -230,7 +230,7 @@ class Selection:
         idle: Actors considered since the best one.
 
     Raises:
-        ValueError: The simulator does not measure a guard's metric.
+        UsageError: The simulator does not measure a guard's metric.
     """
 
     def __init__(

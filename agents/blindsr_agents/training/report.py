@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from rich.console import Console
-from rich.table import Table
 
 from blindsr_agents.evaluation import scores as rules
 from blindsr_agents.evaluation.scene_sets import (
@@ -25,6 +24,7 @@ from blindsr_agents.evaluation.scene_sets import (
     true_kernel,
 )
 from blindsr_agents.evaluation.scores import Scores
+from blindsr_agents.evaluation.tables import score_table
 from blindsr_agents.training.setup import Improvement
 from sr_env.degradation import REPORTED_WIDTHS
 from sr_env.models.predictor import KernelPredictor
@@ -40,30 +40,6 @@ if TYPE_CHECKING:
 
 #: The row of the table beside those of every comparison.
 TRAINED = "trained actor"
-
-
-def make_table(
-    scores: Mapping[str, Scores], widths: Sequence[float], lower_is_better: Sequence[str], title: str
-) -> Table:
-    """The mean over the widths, then each width: methods by reward (score above the pretrained actor's) and metrics."""
-    metrics = [name for name in next(iter(scores.values())).values if name != "score"]
-    table = Table("kernel width", "", title=title, title_justify="left")
-    for name in ("reward", *metrics):
-        better = "lower" if name in lower_is_better else "higher"
-        table.add_column(f"{name}\n({better} is better)", justify="right")
-    for index in (None, *range(len(widths))):
-        for number, (method, values) in enumerate(scores.items()):
-            cells = []
-            for name in ("reward", *metrics):
-                each = values.gain(scores[PRETRAINED]) if name == "reward" else values.per_width(name)
-                value = each.mean() if index is None else each[index]
-                cells.append(
-                    f"{value:+.3f}" if name == "reward" else f"{value:.{2 if name.startswith('psnr') else 4}f}"
-                )
-            where = "mean" if index is None else f"{widths[index]:g}"
-            table.add_row(where if number == 0 else "", method, *cells)
-        table.add_section()
-    return table
 
 
 def verdict(scores: Mapping[str, Scores]) -> str:
@@ -115,8 +91,7 @@ def measure_test(
     }
     scores = scenes.score_all(methods)
     title = f"{crops} crops of {', '.join(simulator.photos.names)}, each at {len(scenes.widths)} kernel widths"
-    lower = [name for name, metric in simulator.metrics.items() if not metric.higher_is_better]
-    console.print(make_table(scores, scenes.widths, lower, title))
+    console.print(score_table(scores, PRETRAINED, scenes.widths, simulator.metrics, title))
     console.print(verdict(scores))
     result = {
         "gain": float(scores[TRAINED].gain(scores[PRETRAINED]).mean()),

@@ -1,0 +1,171 @@
+"""The methods that are compared: bicubic, the renderers with true and predicted kernels, and the peers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from blindsr_agents.peers import load_dan, load_realesrgan, load_srmdnf, load_usrgan
+from sr_env.degradation import bicubic_resize
+from sr_env.models import AMNet
+from sr_env.models.checkpoint import Checkpoint, available_checkpoints, load_predictor, load_renderer, read_card
+from sr_env.models.predictor import KernelPredictor
+from sr_env.utils.checks import SCALES, MissingFileError, WeightsUnavailable, check_choice
+from sr_env.utils.devices import channels_last
+from sr_env.utils.provenance import public_path
+
+PEERS: tuple[str, ...] = ("srmdnf", "realesrgan", "dan", "usrgan")
+TRUE, PREDICTED = "true kernel", "predicted kernel"
+
+
+@dataclass(frozen=True)
+class ReconstructionMethod:
+    """One row of the benchmark.
+
+    Attributes:
+        name: Name of the row.
+        reconstruct: (LR [B, 3, h, w], true kernels [B, K, K]) -> SR [B, 3, s*h, s*w], not rounded.
+        networks: Everything whose parameters it needs.
+    """
+
+    name: str
+    reconstruct: Callable[[Tensor, Tensor], Tensor]
+    networks: tuple[nn.Module, ...] = ()
+
+
+def create_methods(
+    scale: int,
+    renderers: Sequence[str] | None = None,
+    predictor: str | None = None,
+    peers: Sequence[str] | None = None,
+    peers_dir: Path | None = None,
+    dan: Path | None = None,
+    usrgan: Path | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[list[ReconstructionMethod], list[str]]:
+    """The rows: bicubic, the renderers and the peers; and a line for each peer that cannot be had.
+
+    Args:
+        scale: Magnification.
+        renderers: Names or paths; None takes all that are released for the scale.
+        predictor: Name or path; None takes ``predictor_x{scale}``, and no predicted kernel where there is none.
+        peers: Out of ``PEERS``; None takes those at hand. One for which a checkpoint is given is always taken.
+        peers_dir: Folder with the weights of SRMDNF and Real-ESRGAN.
+        dan: Checkpoint of DAN.
+        usrgan: Checkpoint of USRGAN.
+        device: Where the networks go.
+
+    Raises:
+        MissingFileError: A checkpoint or folder does not exist.
+        UsageError: A checkpoint is damaged, for another scale or basis, or a peer unknown.
+        WeightsUnavailable: A peer that was asked for by name cannot be had.
+    """
+    check_choice("scale", scale, SCALES)
+    for name in peers or ():
+        check_choice("peer", name, PEERS)
+    if peers_dir is not None and not peers_dir.is_dir():
+        raise MissingFileError(f"no folder {str(peers_dir)!r}: --peers-dir names the one with the peers' weights")
+    skipped = []
+    if renderers is None:
+        renderers = [name for name in available_checkpoints("renderer") if read_card(name)["scale"] == scale]
+        if not renderers:
+            skipped.append(f"renderers: none is released for scale {scale}, name one with --renderers")
+    estimator = None
+    if predictor is None and (default := f"predictor_x{scale}") not in available_checkpoints("predictor"):
+        skipped.append(f"predicted kernels: no {default} is released, name one with --predictor")
+    else:
+        predictor = predictor or f"predictor_x{scale}"
+        estimator = load_predictor(predictor, scale=scale, device=device)
+
+    methods = [ReconstructionMethod("bicubic", partial(_bicubic, scale))]
+    stems = [Path(name).stem for name in renderers]
+    for name, stem in zip(renderers, stems, strict=True):
+        renderer = load_renderer(name, scale=scale, device=device)
+        label = stem if stems.count(stem) == 1 else public_path(name)
+        methods.append(ReconstructionMethod(f"{label}, {TRUE}", partial(_render_true, renderer), (renderer.network,)))
+        if estimator is not None and predictor is not None:
+            load_predictor(predictor, scale=scale, basis=renderer.basis)  # refuses codes of another basis
+            methods.append(
+                ReconstructionMethod(
+                    f"{label}, {PREDICTED}",
+                    partial(_render_predicted, renderer, estimator),
+                    (renderer.network, estimator.network),
+                )
+            )
+
+    given = {"dan": dan, "usrgan": usrgan}
+    for peer in PEERS:
+        asked = peer in peers if peers is not None else None
+        if asked is False and given.get(peer) is None:
+            continue
+        try:
+            methods += _peer_methods(peer, scale, peers_dir, given.get(peer), estimator, device)
+        except WeightsUnavailable as error:
+            if asked:
+                raise
+            skipped.append(f"{peer}: {error}")
+    for method in methods:
+        for network in method.networks:
+            channels_last(network)  # the layout in which convolutions run fastest, for all alike
+    return methods, skipped
+
+
+def _bicubic(scale: int, lr: Tensor, kernels: Tensor) -> Tensor:
+    return bicubic_resize(lr, (lr.shape[-2] * scale, lr.shape[-1] * scale))
+
+
+def _render_true(renderer: Checkpoint[AMNet], lr: Tensor, kernels: Tensor) -> Tensor:
+    return renderer.network(lr, renderer.basis.encode(kernels))
+
+
+def _render_predicted(
+    renderer: Checkpoint[AMNet], estimator: Checkpoint[KernelPredictor], lr: Tensor, kernels: Tensor
+) -> Tensor:
+    return renderer.network(lr, estimator.basis.to_code(estimator.network(lr)))
+
+
+def _blind(network: nn.Module, lr: Tensor, kernels: Tensor) -> Tensor:
+    """A peer that is not given the kernel."""
+    return network(lr)
+
+
+def _predicted_kernels(
+    estimator: Checkpoint[KernelPredictor], network: nn.Module, lr: Tensor, kernels: Tensor
+) -> Tensor:
+    """A peer that takes a kernel, given the one that our predictor's code stands for."""
+    return network(lr, estimator.basis.decode(estimator.basis.to_code(estimator.network(lr))))
+
+
+def _peer_methods(
+    peer: str,
+    scale: int,
+    folder: Path | None,
+    checkpoint: Path | None,
+    estimator: Checkpoint[KernelPredictor] | None,
+    device: torch.device | str,
+) -> list[ReconstructionMethod]:
+    """The rows of one peer: one where it is blind, else with the true kernel and with our predictor's."""
+    if peer == "realesrgan":
+        if scale != 4:
+            raise WeightsUnavailable(f"Real-ESRGAN x4plus is for scale 4, not {scale}")
+        network: nn.Module = load_realesrgan(folder).to(device)
+        return [ReconstructionMethod("Real-ESRGAN x4plus", partial(_blind, network), (network,))]
+    if peer == "srmdnf":
+        name, network = "SRMDNF", load_srmdnf(folder, scale).to(device)
+    elif checkpoint is None:
+        raise WeightsUnavailable(f"no package carries its weights, name the authors' checkpoint with --{peer}")
+    elif peer == "dan":
+        network = load_dan(checkpoint, scale).to(device)
+        return [ReconstructionMethod("DAN", partial(_blind, network), (network,))]
+    else:
+        name, network = "USRGAN", load_usrgan(checkpoint, scale).to(device)
+    rows = [ReconstructionMethod(f"{name}, {TRUE}", network, (network,))]
+    if estimator is not None:
+        predicted = partial(_predicted_kernels, estimator, network)
+        rows.append(ReconstructionMethod(f"{name}, {PREDICTED}", predicted, (network, estimator.network)))
+    return rows

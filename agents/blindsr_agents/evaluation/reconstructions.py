@@ -1,0 +1,331 @@
+"""Measure methods on benchmark sets: quality at each kernel width, parameters, multiplications and seconds.
+
+Every HR image is blurred with each width, reduced, rounded to 8 bit, reconstructed whole, rounded and compared with HR.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from blindsr_agents.evaluation.figures import PER_WIDTH, FigureScene, SceneCrops, cut, detailed_crop, draw_figure
+from blindsr_agents.evaluation.methods import PREDICTED, TRUE, ReconstructionMethod
+from blindsr_agents.evaluation.tables import (
+    Cells,
+    Column,
+    about_line,
+    console_table,
+    join_widths,
+    markdown_table,
+    progress_bar,
+    write_results,
+)
+from sr_env.degradation import KERNEL_SIZE, REPORTED_WIDTHS, Degradation, quantize
+from sr_env.metrics import Metric
+from sr_env.models.amnet import parameter_count
+from sr_env.photos import PhotoFolder
+from sr_env.utils.devices import Precision, autocast
+from sr_env.utils.images import to_images
+
+#: Mean of the reported widths at x4 in Table 1 of the paper's supplement: set -> method -> PSNR-Y, LPIPS.
+PUBLISHED = {
+    "Set5": {"AMGAN": (31.02, 0.0707), "AMGAN*": (29.29, 0.1078)},
+    "Set14": {"AMGAN": (27.14, 0.1254), "AMGAN*": (26.38, 0.2048)},
+    "BSD100": {"AMGAN": (26.36, 0.1698), "AMGAN*": (25.63, 0.2862)},
+}
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What every set is measured with.
+
+    Attributes:
+        methods: The rows.
+        metrics: The columns, by name.
+        degradation: How HR becomes LR.
+        widths: Kernel widths in HR pixels.
+        device: Where everything runs.
+        precision: Precision of the networks.
+    """
+
+    methods: Sequence[ReconstructionMethod]
+    metrics: Mapping[str, Metric]
+    degradation: Degradation
+    widths: Sequence[float]
+    device: torch.device
+    precision: Precision
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a method needs whatever the image: parameters, and multiplications per 10^6 pixels of output."""
+
+    parameters: int
+    macs_per_megapixel: float
+
+
+@dataclass
+class MethodRow:
+    """What a method reached on a set.
+
+    Attributes:
+        values: Metric -> kernel width -> mean over the images; None where no image could be measured.
+        seconds_per_megapixel: Reconstruction alone, per 10^6 pixels of output, over all images and widths.
+    """
+
+    values: dict[str, dict[str, float | None]]
+    seconds_per_megapixel: float
+
+    def mean(self, metric: str) -> float | None:
+        """Mean over the kernel widths."""
+        each = [value for value in self.values[metric].values() if value is not None]
+        return float(np.mean(each)) if len(each) == len(self.values[metric]) else None
+
+
+@dataclass
+class SetResults:
+    """One set: its images, how many of them each metric had to leave out, and its rows by method."""
+
+    images: int
+    left_out: dict[str, int]
+    rows: dict[str, MethodRow]
+
+
+@dataclass
+class Results:
+    """Everything that was measured.
+
+    Attributes:
+        about: Settings, command, commit, hardware.
+        skipped: Names of sets, metrics and peers that are not at hand.
+        costs: Cost by method.
+        columns: How each metric is shown.
+        sets: Results by set, in the order measured.
+    """
+
+    about: dict[str, Any]
+    skipped: list[str]
+    costs: dict[str, Cost]
+    columns: dict[str, Column]
+    sets: dict[str, SetResults] = field(default_factory=dict)
+
+
+def measure_cost(method: ReconstructionMethod, scale: int, device: torch.device) -> Cost:
+    """Parameters, and the multiplications of one reconstruction of 1000x1000 pixels (no number is computed).
+
+    Convolutions and matrix products count; interpolation, activations and Fourier transforms do not.
+    """
+    side = 1000 // scale
+    with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter, torch.no_grad():
+        lr, kernel = torch.rand(1, 3, side, side, device=device), torch.rand(1, KERNEL_SIZE, KERNEL_SIZE, device=device)
+        method.reconstruct(lr, kernel)
+    macs = counter.get_total_flops() / 2 / ((side * scale) ** 2 / 1e6)
+    return Cost(sum(parameter_count(network) for network in method.networks), macs)
+
+
+@torch.no_grad()
+def measure_set(
+    conditions: Conditions, name: str, photos: PhotoFolder, scenes: Iterable[FigureScene], console: Console
+) -> tuple[SetResults, list[SceneCrops]]:
+    """Run every method over a set, at every width.
+
+    Args:
+        conditions: What it is measured with.
+        name: The set's name.
+        photos: Its images.
+        scenes: What the figure is to show, of this set and of others.
+        console: Where progress is shown.
+
+    Returns:
+        The results, and the crops for the figure.
+    """
+    methods, metrics, widths = conditions.methods, conditions.metrics, conditions.widths
+    degradation, device, scale = conditions.degradation, conditions.device, conditions.degradation.scale
+    values: dict[tuple[str, str, float], list[float]] = {}
+    seconds = dict.fromkeys((method.name for method in methods), 0.0)
+    left_out = dict.fromkeys(metrics, 0)
+    crops: list[SceneCrops] = []
+    shown = {(scene.index, scene.width): scene for scene in scenes if scene.set == name}
+    pixels = 0
+    for method in methods:  # the first call builds plans and allocates, which is not the method's doing
+        lr, kernels = torch.rand(1, 3, 16, 16, device=device), degradation.build(np.ones(1), device=device)
+        _timed(method, lr, kernels.kernels, conditions.precision)
+    with progress_bar(console) as progress:
+        task = progress.add_task(name, total=len(photos) * len(widths) * len(methods))
+        for index, image in enumerate(photos):
+            height, breadth = (side // scale * scale for side in image.shape[:2])
+            hr = to_images(image[None, :height, :breadth].copy(), device)
+            fitting = {n: m for n, m in metrics.items() if min(height, breadth) >= m.min_size + 2 * m.border}
+            for metric in set(metrics) - set(fitting):
+                left_out[metric] += 1
+            reference = {n: m.prepare(hr) for n, m in fitting.items() if m.needs_reference}
+            window = detailed_crop(hr, scale)
+            for width in widths:
+                kernels = degradation.build(np.array([width]), device=device)
+                lr = degradation(hr, kernels)
+                pixels += height * breadth
+                scene = shown.get((index, width))
+                if scene is not None:
+                    crops.append(SceneCrops(scene, cut(lr, window, scale), cut(hr, window)))
+                for method in methods:
+                    sr, taken = _timed(method, lr, kernels.kernels, conditions.precision)
+                    seconds[method.name] += taken
+                    measured = {n: float(m(sr, reference.get(n))) for n, m in fitting.items()}
+                    for metric, value in measured.items():
+                        values.setdefault((method.name, metric, width), []).append(value)
+                    if scene is not None:
+                        crops[-1].sr[method.name] = cut(sr, window)
+                        crops[-1].values[method.name] = measured
+                    progress.advance(task)
+
+    def mean(method: str, metric: str, width: float) -> float | None:
+        found = values.get((method, metric, width))
+        return float(np.mean(found)) if found else None
+
+    rows = {
+        method.name: MethodRow(
+            {metric: {str(width): mean(method.name, metric, width) for width in widths} for metric in metrics},
+            seconds[method.name] / (pixels / 1e6),
+        )
+        for method in methods
+    }
+    return SetResults(len(photos), {metric: count for metric, count in left_out.items() if count}, rows), crops
+
+
+def _timed(method: ReconstructionMethod, lr: Tensor, kernels: Tensor, precision: Precision) -> tuple[Tensor, float]:
+    """SR rounded to 8 bit, and the seconds of the reconstruction."""
+    begun = _clock(lr.device)
+    with autocast(precision, lr.device):
+        sr = method.reconstruct(lr, kernels)
+    taken = _clock(lr.device) - begun
+    return quantize(sr.float()), taken
+
+
+def _clock(device: torch.device) -> float:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    return time.perf_counter()
+
+
+def mean_cells(results: Results, name: str) -> Cells:
+    """Header and rows of a set's first table: means over the widths, and costs."""
+    columns = results.columns
+    headings = [column.heading for column in columns.values()]
+    header = ["method", "kernel", *headings, "parameters", "GMACs/MP", "s/MP"]
+    rows = []
+    for method, row in results.sets[name].rows.items():
+        cost = results.costs[method]
+        rows.append(
+            [
+                *_split(method),
+                *(column.text(row.mean(metric)) for metric, column in columns.items()),
+                f"{cost.parameters / 1e6:.2f} M" if cost.parameters else "0",
+                f"{cost.macs_per_megapixel / 1e9:.1f}",
+                f"{row.seconds_per_megapixel:.3g}",
+            ]
+        )
+    for method, values in published(results, name).items():
+        rows.append(
+            [method, "", *(column.text(values.get(metric)) for metric, column in columns.items()), "-", "-", "-"]
+        )
+    return [header, *rows]
+
+
+def width_cells(results: Results, name: str) -> Cells:
+    """Header and rows of a set's second table: PSNR and LPIPS at every width."""
+    columns = {metric: results.columns[metric] for metric in PER_WIDTH if metric in results.columns}
+    widths = results.about["widths"]
+    header = [
+        "method",
+        "kernel",
+        *(f"{column.heading}, {width:g}" for column in columns.values() for width in widths),
+    ]
+    return [
+        header,
+        *(
+            [
+                *_split(method),
+                *(column.text(value) for metric, column in columns.items() for value in row.values[metric].values()),
+            ]
+            for method, row in results.sets[name].rows.items()
+        ),
+    ]
+
+
+def published(results: Results, name: str) -> dict[str, dict[str, float]]:
+    """The supplement's rows of a set, where the setting is the supplement's."""
+    about = results.about
+    if about["scale"] != 4 or tuple(about["widths"]) != REPORTED_WIDTHS[4] or about["settings"]["limit"] is not None:
+        return {}
+    rows = PUBLISHED.get(name, {})
+    return {f"{method} (published)": {"psnr": psnr, "lpips": lpips} for method, (psnr, lpips) in rows.items()}
+
+
+def make_tables(results: Results, name: str) -> list[Table]:
+    """A set's two tables for the console."""
+    widths = join_widths(results.about["widths"])
+    tables = []
+    for title, (header, *rows) in (
+        (f"{name}: mean of kernel widths {widths}", mean_cells(results, name)),
+        (f"{name}: each kernel width", width_cells(results, name)),
+    ):
+        if len(header) == 2:
+            continue
+        tables.append(console_table(title, [header, *rows]))
+    return tables
+
+
+def to_markdown(results: Results) -> str:
+    """All results as Markdown."""
+    about = results.about
+    widths = join_widths(about["widths"])
+    lines = [
+        f"# Benchmark, x{about['scale']}",
+        "",
+        about_line(about),
+        "",
+        f"21x21 isotropic Gaussian kernels of widths {widths} HR pixels, bicubic reduction, 8-bit LR images. PSNR and "
+        f"SSIM on Y without a border of {about['scale']} pixels, the other metrics on the whole image. Parameters of a "
+        "method with predicted kernel include the predictor's. GMACs/MP: 10^9 multiplications of convolutions and "
+        "matrix products per 10^6 pixels of output. s/MP: seconds of the reconstruction alone, per 10^6 pixels of "
+        "output. Published rows are the supplement's Table 1; they were not measured here.",
+        "",
+        *([f"Not at hand and left out: {', '.join(results.skipped)}."] if results.skipped else []),
+    ]
+    for name, measured in results.sets.items():
+        lines += ["", f"## {name} ({measured.images} images)", "", f"Mean of the {len(about['widths'])} widths:", ""]
+        lines += markdown_table(mean_cells(results, name))
+        for metric, count in measured.left_out.items():
+            rest = measured.images - count
+            lines += [
+                "",
+                f"{results.columns[metric].title} is the mean of {rest} images: {count} are too small for it.",
+            ]
+        cells = width_cells(results, name)
+        if len(cells[0]) > 2:
+            lines += ["", "Each width:", "", *markdown_table(cells)]
+    return "\n".join(lines) + "\n"
+
+
+def write_report(folder: Path, results: Results, crops: Sequence[SceneCrops]) -> None:
+    """Write ``results.json``, ``results.md`` and, where there are crops, ``figure.png``; each in one step."""
+    write_results(folder, "results", results, to_markdown(results))
+    if crops:
+        draw_figure(folder / "figure.png", crops, results.columns)
+
+
+def _split(method: str) -> tuple[str, str]:
+    """Name of the method, and the kernel it was given: "true", "predicted" or none."""
+    name, _, kernel = method.rpartition(", ")
+    return (name, kernel.removesuffix(" kernel")) if kernel in (TRUE, PREDICTED) else (method, "")
