@@ -1,4 +1,4 @@
-"""Draw the figures of docs/method.md from the weights that ship.
+"""Draw the figures of docs/method.md from the released weights.
 
     python docs/figures.py
 
