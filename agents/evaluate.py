@@ -25,7 +25,7 @@ from blindsr_agents.evaluation.reconstructions import (
 )
 from blindsr_agents.evaluation.sets import create_metrics, open_sets
 from blindsr_agents.evaluation.settings import EvaluationSettings, print_skipped
-from blindsr_agents.evaluation.tables import Column
+from blindsr_agents.evaluation.tables import columns
 from rich.console import Console
 
 from sr_env.utils.files import check_writable
@@ -74,7 +74,7 @@ def measure(settings: Settings, console: Console) -> Results:
     costs = {method.name: measure_cost(method, s.scale, device) for method in methods}
     reasons = [*missing, *unavailable, *absent]
     print_skipped(reasons, console)
-    results = Results(about, [line.partition(":")[0] for line in reasons], costs, Column.of_all(metrics, metrics))
+    results = Results(about, [line.partition(":")[0] for line in reasons], costs, columns(metrics, metrics))
     conditions = Conditions(methods, metrics, degradation, widths, device, s.precision)
     crops: list[SceneCrops] = []
     for name, photos in sets.items():

@@ -13,13 +13,12 @@ from blindsr_agents.evaluation.scene_sets import (
     true_kernel,
 )
 from blindsr_agents.evaluation.scores import Scores, reward_title, verdict
-from blindsr_agents.evaluation.tables import Column, console_table, markdown_table, score_table
+from blindsr_agents.evaluation.tables import columns, console_table, markdown_table, score_table
 
 __all__ = [
     "BICUBIC",
     "PRETRAINED",
     "TRUE_KERNEL",
-    "Column",
     "FixedScenes",
     "Method",
     "SceneSet",
@@ -27,6 +26,7 @@ __all__ = [
     "Selection",
     "WholeScenes",
     "acting",
+    "columns",
     "console_table",
     "markdown_table",
     "reward_title",

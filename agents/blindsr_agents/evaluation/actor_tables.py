@@ -33,8 +33,8 @@ def mean_cells(table: Comparison) -> Cells:
                 "-" if row.share is None else f"{row.share:.0%}{_plus_minus(row.share_error, '.0%')}",
                 f"{row.gain[lowest]:+.4f} at {table.widths[lowest]:g}",
                 *(
-                    column.text(float(np.mean(row.values[name])))
-                    + (f" (sd {column.text(row.spreads[name])})" if row.spreads else "")
+                    column.format(float(np.mean(row.values[name])))
+                    + (f" (sd {column.format(row.spreads[name])})" if row.spreads else "")
                     for name, column in table.columns.items()
                 ),
             ]
@@ -47,7 +47,12 @@ def width_cells(table: Comparison) -> Cells:
     return [
         ["method", "kernel width", "reward gain", *_titles(table)],
         *(
-            [method, f"{width:g}", _signed(row.gain[i]), *(c.text(row.values[n][i]) for n, c in table.columns.items())]
+            [
+                method,
+                f"{width:g}",
+                _signed(row.gain[i]),
+                *(c.format(row.values[n][i]) for n, c in table.columns.items()),
+            ]
             for i, width in enumerate(table.widths)
             for method, row in table.rows.items()
         ),

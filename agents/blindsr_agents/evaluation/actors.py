@@ -29,7 +29,8 @@ from blindsr_agents.evaluation.scene_sets import (
 )
 from blindsr_agents.evaluation.scores import Scores, reward_title
 from blindsr_agents.evaluation.sets import create_metrics
-from blindsr_agents.evaluation.tables import Column, progress_bar
+from blindsr_agents.evaluation.tables import columns, progress_bar
+from sr_env.metrics import MetricInfo
 from sr_env.models.checkpoint import available_checkpoints, load_predictor, read_card
 from sr_env.photos import PhotoSource
 from sr_env.simulator import Result, Scenes, Simulator, SimulatorSettings
@@ -113,7 +114,7 @@ class Comparison:
     images: int
     widths: list[float]
     rows: dict[str, ActorRow]
-    columns: dict[str, Column]
+    columns: dict[str, MetricInfo]
 
     @property
     def title(self) -> str:
@@ -334,9 +335,9 @@ class Bench:
         scores = {label: [found[f"{label}\n{i}"] for i in range(len(each))] for label, each in self.methods.items()}
         pretrained, oracle = scores[PRETRAINED][0], scores.get(ORACLE, [None])[0]
         rows = {label: make_row(each, pretrained, oracle, self.trained.get(label, 0)) for label, each in scores.items()}
-        columns = Column.of_all(rows[PRETRAINED].values, self.simulator.metrics)
+        shown = columns(rows[PRETRAINED].values, self.simulator.metrics)
         renderer = public_path(self.task.renderer)
-        return Comparison(renderer, dict(self.task.reward), name, scenes.count, list(scenes.widths), rows, columns)
+        return Comparison(renderer, dict(self.task.reward), name, scenes.count, list(scenes.widths), rows, shown)
 
     def _mean_code(self, scenes: Scenes) -> Result:
         code = torch.zeros_like(scenes.code)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from blindsr_agents.evaluation.methods import PREDICTED, TRUE
-from blindsr_agents.evaluation.tables import Column
+from sr_env.metrics import MetricInfo
 from sr_env.photos import PhotoFolder
 from sr_env.utils.checks import UsageError, check_choice
 from sr_env.utils.files import atomic_write
@@ -103,7 +103,7 @@ def cut(image: Tensor, window: tuple[int, int, int], reduced: int = 1) -> NDArra
     return to_uint8(image[..., top : top + side, left : left + side])[0]
 
 
-def draw_figure(path: Path, crops: Sequence[SceneCrops], columns: Mapping[str, Column]) -> None:
+def draw_figure(path: Path, crops: Sequence[SceneCrops], columns: Mapping[str, MetricInfo]) -> None:
     """Write a PNG with one row per scene: LR, every method that is blind to the kernel, HR.
 
     A method that was only run with the true kernel is shown with it.
@@ -137,6 +137,6 @@ def draw_figure(path: Path, crops: Sequence[SceneCrops], columns: Mapping[str, C
         figure.savefig(temporary, dpi=150, bbox_inches="tight")
 
 
-def _caption(name: str, crop: SceneCrops, columns: Mapping[str, Column]) -> str:
+def _caption(name: str, crop: SceneCrops, columns: Mapping[str, MetricInfo]) -> str:
     values = crop.values[name]
-    return name.replace(", ", "\n") + "\n" + " / ".join(columns[m].text(values[m]) for m in PER_WIDTH if m in values)
+    return name.replace(", ", "\n") + "\n" + " / ".join(columns[m].format(values[m]) for m in PER_WIDTH if m in values)

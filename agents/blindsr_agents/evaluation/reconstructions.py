@@ -23,16 +23,16 @@ from blindsr_agents.evaluation.figures import PER_WIDTH, FigureScene, SceneCrops
 from blindsr_agents.evaluation.methods import PREDICTED, TRUE, ReconstructionMethod
 from blindsr_agents.evaluation.tables import (
     Cells,
-    Column,
     about_line,
     console_table,
+    heading,
     join_widths,
     markdown_table,
     progress_bar,
     write_results,
 )
 from sr_env.degradation import KERNEL_SIZE, REPORTED_WIDTHS, Degradation, quantize
-from sr_env.metrics import Metric
+from sr_env.metrics import Metric, MetricInfo
 from sr_env.models.amnet import parameter_count
 from sr_env.photos import PhotoFolder
 from sr_env.utils.devices import Precision, autocast
@@ -117,7 +117,7 @@ class Results:
     about: dict[str, Any]
     skipped: list[str]
     costs: dict[str, Cost]
-    columns: dict[str, Column]
+    columns: dict[str, MetricInfo]
     sets: dict[str, SetResults] = field(default_factory=dict)
 
 
@@ -221,7 +221,7 @@ def _clock(device: torch.device) -> float:
 def mean_cells(results: Results, name: str) -> Cells:
     """Header and rows of a set's first table: means over the widths, and costs."""
     columns = results.columns
-    headings = [column.heading for column in columns.values()]
+    headings = [heading(column) for column in columns.values()]
     header = ["method", "kernel", *headings, "parameters", "GMACs/MP", "s/MP"]
     rows = []
     for method, row in results.sets[name].rows.items():
@@ -229,7 +229,7 @@ def mean_cells(results: Results, name: str) -> Cells:
         rows.append(
             [
                 *_split(method),
-                *(column.text(row.mean(metric)) for metric, column in columns.items()),
+                *(column.format(row.mean(metric)) for metric, column in columns.items()),
                 f"{cost.parameters / 1e6:.2f} M" if cost.parameters else "0",
                 f"{cost.macs_per_megapixel / 1e9:.1f}",
                 f"{row.seconds_per_megapixel:.3g}",
@@ -237,7 +237,7 @@ def mean_cells(results: Results, name: str) -> Cells:
         )
     for method, values in published(results, name).items():
         rows.append(
-            [method, "", *(column.text(values.get(metric)) for metric, column in columns.items()), "-", "-", "-"]
+            [method, "", *(column.format(values.get(metric)) for metric, column in columns.items()), "-", "-", "-"]
         )
     return [header, *rows]
 
@@ -249,14 +249,14 @@ def width_cells(results: Results, name: str) -> Cells:
     header = [
         "method",
         "kernel",
-        *(f"{column.heading}, {width:g}" for column in columns.values() for width in widths),
+        *(f"{heading(column)}, {width:g}" for column in columns.values() for width in widths),
     ]
     return [
         header,
         *(
             [
                 *_split(method),
-                *(column.text(value) for metric, column in columns.items() for value in row.values[metric].values()),
+                *(column.format(value) for metric, column in columns.items() for value in row.values[metric].values()),
             ]
             for method, row in results.sets[name].rows.items()
         ),

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from sr_env.metrics import Metric, available_metrics, create_metric
+from sr_env.metrics import Metric, create_metric, describe
 from sr_env.photos import PhotoFolder
-from sr_env.utils.checks import MIN_LR_SIZE, MissingFileError, UsageError, WeightsUnavailable, check_choice
+from sr_env.utils.checks import MIN_LR_SIZE, MissingFileError, UsageError, WeightsUnavailable
 from sr_env.utils.provenance import public_path
 
 #: Metrics that leave out a border of ``scale`` pixels, as papers report them; the others see the whole image.
@@ -51,7 +51,7 @@ def create_metrics(names: Sequence[str], scale: int, device: torch.device) -> tu
         UsageError: An unknown name.
     """
     for name in names:
-        check_choice("metric", name, available_metrics())
+        describe(name)  # refuses an unknown one before any is made
     metrics, unavailable = {}, []
     for name in dict.fromkeys(names):
         try:

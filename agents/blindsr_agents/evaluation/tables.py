@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,54 +14,27 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from blindsr_agents.evaluation.scores import Scores
-from sr_env.metrics import Metric
+from sr_env.metrics import Metric, MetricInfo
 from sr_env.utils.files import atomic_write
 
-_TITLES = {
-    "psnr": "PSNR-Y",
-    "psnr_rgb": "PSNR-RGB",
-    "ssim": "SSIM-Y",
-    "lpips": "LPIPS",
-    "dists": "DISTS",
-    "niqe": "NIQE",
-}
 #: A header and rows whose first two cells are words.
 Cells = list[list[str]]
 
 
-@dataclass(frozen=True)
-class Column:
-    """How a metric's values are shown.
+def columns(names: Iterable[str], metrics: Mapping[str, Metric]) -> dict[str, MetricInfo]:
+    """How the terms of a score are shown, by name; one that is no metric (consistency, in dB) too."""
+    return {
+        name: _column(metrics[name]) if name in metrics else MetricInfo(name, name, 2, "dB", True) for name in names
+    }
 
-    Attributes:
-        title: The metric's name as papers write it.
-        decimals: Digits behind the point.
-        higher_is_better: The metric's direction.
-    """
 
-    title: str
-    decimals: int
-    higher_is_better: bool
+def _column(metric: Metric) -> MetricInfo:
+    return MetricInfo(metric.name, metric.title, metric.decimals, metric.unit, metric.higher_is_better)
 
-    @classmethod
-    def of(cls, metric: Metric) -> Column:
-        """A metric's column."""
-        decimals = 2 if metric.name.startswith(("psnr", "niqe", "brisque")) else 4
-        return cls(_TITLES.get(metric.name, metric.name), decimals, metric.higher_is_better)
 
-    @classmethod
-    def of_all(cls, names: Iterable[str], metrics: Mapping[str, Metric]) -> dict[str, Column]:
-        """Columns by name; of a term of the reward that is no metric (consistency, in dB) too."""
-        return {name: cls.of(metrics[name]) if name in metrics else cls(name, 2, True) for name in names}
-
-    @property
-    def heading(self) -> str:
-        """The title, and an arrow that says which way is better."""
-        return f"{self.title} {'↑' if self.higher_is_better else '↓'}"
-
-    def text(self, value: float | None) -> str:
-        """A value with as many digits as it deserves; a dash for none."""
-        return "-" if value is None else f"{value:.{self.decimals}f}"
+def heading(column: MetricInfo) -> str:
+    """A metric's title, and an arrow that says which way is better."""
+    return f"{column.title} {column.arrow}"
 
 
 def score_table(
@@ -81,16 +54,16 @@ def score_table(
         title: Of the table.
     """
     measured = [name for name in scores[baseline].values if name != "score"]
-    columns = Column.of_all(measured, metrics)
-    cells: Cells = [["kernel width", "", "reward ↑", *(column.heading for column in columns.values())]]
+    shown = columns(measured, metrics)
+    cells: Cells = [["kernel width", "", "reward ↑", *map(heading, shown.values())]]
     for index in (None, *range(len(widths))):
         for number, (method, each) in enumerate(scores.items()):
             gain = each.gain(scores[baseline])
-            values = [each.per_width(name) for name in columns]
+            values = [each.per_width(name) for name in shown]
             gain, *values = (value.mean() if index is None else value[index] for value in (gain, *values))
             where = "mean" if index is None else f"{widths[index]:g}"
-            shown = (column.text(float(value)) for column, value in zip(columns.values(), values, strict=True))
-            cells.append([where if number == 0 else "", method, f"{gain:+.3f}", *shown])
+            texts = (column.format(float(value)) for column, value in zip(shown.values(), values, strict=True))
+            cells.append([where if number == 0 else "", method, f"{gain:+.3f}", *texts])
     return console_table(title, cells, group=len(scores))
 
 

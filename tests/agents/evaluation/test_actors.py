@@ -19,13 +19,13 @@ from blindsr_agents.evaluation.actors import (
 )
 from blindsr_agents.evaluation.scene_sets import PRETRAINED
 from blindsr_agents.evaluation.scores import Scores
-from blindsr_agents.evaluation.tables import Column
 
+from sr_env.metrics import MetricInfo
 from sr_env.models import checkpoint
 from sr_env.models.checkpoint import load_predictor, save_checkpoint
 from sr_env.models.predictor import KernelPredictor
 
-PSNR = {"psnr": Column("PSNR-Y", 2, True)}
+PSNR = {"psnr": MetricInfo("psnr", "PSNR-Y", 2, "dB", True)}
 
 
 def write_actor(path: Path, predictor: Path, shift: float, **card: Any) -> Path:

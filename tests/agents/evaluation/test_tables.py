@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from blindsr_agents.evaluation.scores import Scores
-from blindsr_agents.evaluation.tables import Column, console_table, markdown_table, score_table
+from blindsr_agents.evaluation.tables import columns, console_table, heading, markdown_table, score_table
 from rich.console import Console
 
 from sr_env.metrics import create_metric
 
 
 @pytest.mark.parametrize(
-    ("name", "heading", "shown"),
+    ("name", "title", "shown"),
     [
         ("psnr", "PSNR-Y ↑", "27.12"),
         ("ssim", "SSIM-Y ↑", "27.1234"),
@@ -20,17 +20,17 @@ from sr_env.metrics import create_metric
         ("niqe", "NIQE ↓", "27.12"),
     ],
 )
-def test_columns(name: str, heading: str, shown: str) -> None:
-    column = Column.of(create_metric(name))
-    assert column.heading == heading
-    assert column.text(27.12341) == shown
-    assert column.text(None) == "-"
+def test_columns(name: str, title: str, shown: str) -> None:
+    column = columns([name], {name: create_metric(name)})[name]
+    assert heading(column) == title
+    assert column.format(27.12341) == shown
+    assert column.format(None) == "-"
 
 
 def test_columns_of_terms_that_are_no_metric() -> None:
-    columns = Column.of_all(["consistency", "psnr"], {"psnr": create_metric("psnr")})
-    assert list(columns) == ["consistency", "psnr"]
-    assert columns["consistency"].heading == "consistency ↑"
+    found = columns(["consistency", "psnr"], {"psnr": create_metric("psnr")})
+    assert list(found) == ["consistency", "psnr"]
+    assert heading(found["consistency"]) == "consistency ↑"
 
 
 def test_markdown_keeps_stars() -> None:
