@@ -106,8 +106,12 @@ class ConvFeatures(nn.Module):
         self.requires_grad_(False)
         self.eval()
         # ImageNet statistics. LPIPS' scaling layer for images in [-1, 1] is the same map.
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
+        self.register_buffer(
+            "mean", torch.tensor([0.485, 0.456, 0.406], dtype=torch.float32)[:, None, None], persistent=False
+        )
+        self.register_buffer(
+            "std", torch.tensor([0.229, 0.224, 0.225], dtype=torch.float32)[:, None, None], persistent=False
+        )
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """ReLU outputs of ``image`` [B, 3, H, W] in [0, 1], one [B, C_l, H_l, W_l] for each of ``layers``."""

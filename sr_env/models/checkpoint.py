@@ -387,7 +387,7 @@ def _load(name: str | os.PathLike[str], kind: Kind, scale: int | None, device: t
             f"the tensors of {str(name)!r} do not fit its architecture {card['architecture']} ({error}): "
             "it was written by another version, train it again"
         ) from error
-    network.requires_grad_(False).eval().to(device)
+    network.requires_grad_(False).eval().to(device, torch.float32)  # whatever the default type
     return Checkpoint(network, basis.to(device), card, path)
 
 
