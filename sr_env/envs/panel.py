@@ -10,8 +10,13 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from sr_env.degradation import bicubic_resize
+from sr_env.simulator import Episode, Simulator
+from sr_env.utils.images import to_uint8
 
 _MIN_CELL = 224  # pixels: below, labels and table would not fit under one another
 _GAP = 16
@@ -31,6 +36,51 @@ _BEST = (126, 217, 140)
 _WIDEST_NUMBER = "-0.00e+00"
 
 Pixels = NDArray[np.uint8]
+
+
+def scene_panel(simulator: Simulator, index: int = 0, episode: Episode | None = None) -> Pixels:
+    """The labelled picture of one sub-environment's scene.
+
+    Args:
+        simulator: Whose episodes are shown.
+        index: Which sub-environment.
+        episode: The episodes, where others than the running ones are to be shown.
+
+    Returns:
+        uint8 RGB ``[H, W, 3]``, as :func:`draw_panel`.
+
+    Raises:
+        RuntimeError: There was no reset yet.
+    """
+    episode = episode or simulator.episode
+    scenes, current, steps = episode.scenes, episode.current, int(episode.steps[index])
+    one = slice(index, index + 1)
+    hr_size = (scenes.hr.shape[-2], scenes.hr.shape[-1])
+    # The same rows and columns before and after the action keep the picture's shape constant.
+    values = {
+        name: {
+            "reference": float(episode.reference.terms[name][index]),
+            "sr": float(value[index]) if steps else math.nan,
+        }
+        for name, value in current.terms.items()
+    }
+    values["reward"] = {"sr": float(episode.reward[index])}
+    code = torch.stack((scenes.code[index], current.code[index]))
+    true, chosen = simulator.basis.decode(code).cpu().numpy()
+    widths = scenes.kernels.widths[index]
+    kernel = f"kernel width {', '.join(f'{value:.2f}' for value in widths.unique().tolist())}"
+    return draw_panel(
+        lr=to_uint8(scenes.lr[one])[0],
+        bicubic=to_uint8(bicubic_resize(scenes.lr[one], hr_size).clamp(0, 1))[0],
+        sr=to_uint8(current.sr[one])[0],
+        hr=to_uint8(scenes.hr[one])[0],
+        kernel_true=true,
+        kernel_chosen=chosen,
+        values=values,
+        lower_is_better=[name for name, metric in simulator.metrics.items() if not metric.higher_is_better],
+        title=f"{simulator.photos.names[int(scenes.photo[index])]}, "
+        f"{kernel if widths.isfinite().all() else 'kernel given'}, step {steps}",
+    )
 
 
 def draw_panel(

@@ -1,5 +1,30 @@
 """The one place where a scene is drawn, degraded, rendered and scored."""
 
-from sr_env.simulator.simulator import CONSISTENCY, UNIFORMS_PER_SCENE, Result, Scenes, Simulator, SimulatorSettings
+from sr_env.simulator.options import SceneOptions
+from sr_env.simulator.scenes import Episode, Result, Scenes
+from sr_env.simulator.settings import (
+    CONSISTENCY,
+    MAX_KERNEL_WIDTH,
+    MAX_STEPS,
+    REFERENCES,
+    Reference,
+    SimulatorSettings,
+    reward_title,
+)
+from sr_env.simulator.simulator import UNIFORMS_PER_SCENE, Simulator
 
-__all__ = ["CONSISTENCY", "UNIFORMS_PER_SCENE", "Result", "Scenes", "Simulator", "SimulatorSettings"]
+__all__ = [
+    "CONSISTENCY",
+    "MAX_KERNEL_WIDTH",
+    "MAX_STEPS",
+    "REFERENCES",
+    "UNIFORMS_PER_SCENE",
+    "Episode",
+    "Reference",
+    "Result",
+    "SceneOptions",
+    "Scenes",
+    "Simulator",
+    "SimulatorSettings",
+    "reward_title",
+]

@@ -291,7 +291,7 @@ class Bench:
         assert judge.predictor is not None
         pretrained = judge.predictor.network
         self.methods: dict[str, list[Method]] = {
-            BICUBIC: [judge.enlarge],
+            BICUBIC: [judge.bicubic],
             MEAN_CODE: [self._mean_code],
             TRUE_KERNEL: [true_kernel(judge)],
             PRETRAINED: [acting(judge, pretrained)],

@@ -84,7 +84,7 @@ def measure_test(
     simulator = Simulator(SimulatorSettings(photos="bundled", split="test", **improvement.settings.reporting()))
     scenes = FixedScenes(simulator, crops, widths or REPORTED_WIDTHS[simulator.scale], 2)
     methods = {
-        BICUBIC: simulator.enlarge,
+        BICUBIC: simulator.bicubic,
         PRETRAINED: scenes.acting(improvement.pretrained.network),
         TRAINED: scenes.acting(actor),
         TRUE_KERNEL: true_kernel(simulator),

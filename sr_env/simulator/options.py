@@ -1,0 +1,166 @@
+"""What ``reset(options=...)`` fixes of the scenes, checked and brought to one row per scene."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sr_env.photos import PhotoSource
+from sr_env.simulator.settings import MAX_KERNEL_WIDTH, whole
+from sr_env.utils.checks import UsageError, check_choice
+
+OPTIONS = ("photo", "crop", "kernel_width", "kernel_angle", "kernel")
+
+
+@dataclass(frozen=True)
+class SceneOptions:
+    """What is fixed of B scenes; the rest is drawn.
+
+    Attributes:
+        photo: Index of each photo, int64 [B]; -1 where it is drawn.
+        corner: Top and left of each crop in HR pixels, int64 [B, 2]; -1 where it is drawn.
+        widths: Kernel widths in HR pixels, float64 [B, 2]; NaN where they are drawn.
+        angle: Angles in radians, float64 [B]; NaN where they are drawn.
+        kernel: Whole kernels, float64 [B, k, k], NaN where they are drawn; None where all are.
+    """
+
+    photo: np.ndarray
+    corner: np.ndarray
+    widths: np.ndarray
+    angle: np.ndarray
+    kernel: np.ndarray | None
+
+    @classmethod
+    def parse(cls, options: Any, count: int, photos: PhotoSource, pairs: bool) -> SceneOptions:
+        """Check a user's options.
+
+        Args:
+            options: None, or names with a single value for all scenes or a sequence of one each, among which None
+                leaves that scene's to chance: ``photo`` (index or name), ``crop`` ((top, left) in HR pixels),
+                ``kernel_width`` (HR pixels; a number, or two), ``kernel_angle`` (radians), ``kernel`` (an array [k, k]
+                in place of the two).
+            count: Number B of scenes.
+            photos: The photos.
+            pairs: Whether two numbers are the widths of one kernel (anisotropic) or of two.
+
+        Raises:
+            UsageError: An option is unknown or does not fit.
+        """
+        if options is not None and not isinstance(options, Mapping):
+            raise UsageError(f"reset options {options!r} are no mapping: give such as {{'photo': 0}}")
+        given = dict(options or {})
+        for name in given:
+            check_choice("reset option", name, OPTIONS)
+        if given.get("kernel") is not None and not given.keys().isdisjoint({"kernel_width", "kernel_angle"}):
+            raise UsageError("reset option kernel says the width and angle too: leave out kernel_width, kernel_angle")
+
+        widths: Any = given.get("kernel_width")
+        pair = pairs and _depth(widths) == 1 and len(widths) == 2 and all(width is not None for width in widths)
+        angle = given.get("kernel_angle")
+        kernel = given.get("kernel")
+        return cls(
+            _photo_indices(given.get("photo"), count, photos),
+            _corners(given.get("crop"), count),
+            _widths(widths, count, (2,) if pair or _depth(widths) == 2 else ()),
+            _values("kernel_angle", angle, count, (), "one number of radians", np.isfinite),
+            None if kernel is None else _values("kernel", kernel, count, _side(kernel), "a kernel [k, k]", np.isfinite),
+        )
+
+    def take(self, rows: np.ndarray) -> SceneOptions:
+        """Those of the scenes at ``rows``."""
+        kernel = None if self.kernel is None else self.kernel[rows]
+        return SceneOptions(self.photo[rows], self.corner[rows], self.widths[rows], self.angle[rows], kernel)
+
+
+def _photo_indices(given: Any, count: int, photos: PhotoSource) -> np.ndarray:
+    indices = np.full(count, -1)
+    for row, value in enumerate(_rows("photo", given, count, 0, "an index or a name")):
+        if isinstance(value, str):
+            check_choice("photo", value, photos.names)
+            indices[row] = photos.names.index(value)
+        elif value is not None:
+            indices[row] = index = whole("reset option photo", value)
+            if not 0 <= index < len(photos):
+                raise UsageError(f"photo {index} is outside 0..{len(photos) - 1}: the source has {len(photos)}")
+    return indices
+
+
+def _corners(given: Any, count: int) -> np.ndarray:
+    what = "two whole numbers from 0, (top, left)"
+    corners = _values("crop", given, count, (2,), what, lambda values: (values >= 0) & (values == np.floor(values)))
+    return np.nan_to_num(corners, nan=-1).astype(np.int64)
+
+
+def _widths(given: Any, count: int, shape: tuple[int, ...]) -> np.ndarray:
+    what = f"{'two positive numbers' if shape else 'a positive number'} of HR pixels, at most {MAX_KERNEL_WIDTH}"
+    widths = _values(
+        "kernel_width", given, count, shape, what, lambda values: (values > 0) & (values <= MAX_KERNEL_WIDTH)
+    )
+    return widths if shape else np.repeat(widths[:, None], 2, axis=1)
+
+
+def _side(kernel: Any) -> tuple[int, int]:
+    """Shape [k, k] of one of the kernels given."""
+    while _depth(kernel) > 2:
+        kernel = next(value for value in kernel if value is not None)
+    return (len(kernel), len(kernel)) if _depth(kernel) == 2 else (1, 1)
+
+
+def _values(
+    name: str,
+    given: Any,
+    count: int,
+    shape: tuple[int, ...],
+    what: str,
+    valid: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """An option of numbers as float64 [count, *shape], NaN where it is left to chance; ``what`` is valid is said."""
+    rows = _rows(name, given, count, len(shape), what)
+    values = np.full((count, *shape), np.nan)
+    known = [row for row, value in enumerate(rows) if value is not None]
+    if known:
+        try:
+            numbers = np.asarray([rows[row] for row in known])
+        except ValueError:  # of several lengths
+            raise _misfit(name, given, count, what) from None
+        if numbers.dtype.kind not in "iuf" or numbers.shape[1:] != shape or not valid(numbers).all():
+            raise _misfit(name, given, count, what)
+        values[known] = numbers
+    return values
+
+
+def _rows(name: str, given: Any, count: int, depth: int, what: str) -> Sequence[Any]:
+    """One value for all, or a sequence of one each -> one each; ``depth`` is how nested one value is."""
+    if given is None:
+        return [None] * count
+    nested = _depth(given)
+    if nested == depth and not (nested and any(value is None for value in given)):
+        return [given] * count
+    if nested == 0:
+        raise _misfit(name, given, count, what)
+    if len(given) not in (1, count):
+        raise UsageError(f"reset option {name} has {len(given)} entries for {count} environments: give one or {count}")
+    return list(given) * (count // len(given))
+
+
+def _depth(value: Any) -> int:
+    """How deep sequences are nested: 0 for a number, 1 for a list of numbers, and so on."""
+    if isinstance(value, np.ndarray):
+        return value.ndim
+    if not isinstance(value, list | tuple):
+        return 0
+    return 1 + max((_depth(entry) for entry in value if entry is not None), default=0)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def _misfit(name: str, given: Any, count: int, what: str) -> UsageError:
+    return UsageError(
+        f"reset option {name}={_short(given)} does not fit {count} environment(s): give {what}, or as many for each"
+    )

@@ -1,0 +1,141 @@
+"""What passes through the simulator: scenes, their reconstructions, and the episodes played on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from sr_env.degradation import Kernels
+from sr_env.metrics import Prepared
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """A batch of B scenes: what was photographed, and how it was blurred.
+
+    Attributes:
+        hr: HR patches, float32 in [0, 1], [B, 3, P, P].
+        lr: LR images, float32 multiples of 1/255, [B, 3, p, p].
+        kernels: The true kernels.
+        code: True kernel codes, [B, L].
+        photo: Index of each photo in the source, int64 [B].
+        corner: Top and left of each crop, int64 [B, 2].
+        prepared: What the metrics need of HR alone, computed once for all reconstructions of the scenes.
+    """
+
+    hr: Tensor
+    lr: Tensor
+    kernels: Kernels
+    code: Tensor
+    photo: np.ndarray
+    corner: np.ndarray
+    prepared: Mapping[str, Prepared]
+
+    def repeat(self, times: int) -> Scenes:
+        """Every scene ``times`` times in a row, for several actions on each; nothing is computed again."""
+        hr, lr, code = (x.repeat_interleave(times, 0) for x in (self.hr, self.lr, self.code))
+        prepared = {name: reference.repeat(times) for name, reference in self.prepared.items()}
+        return Scenes(
+            hr, lr, self.kernels.repeat(times), code, self.photo.repeat(times), self.corner.repeat(times, 0), prepared
+        )
+
+    def updated(self, rows: Tensor, new: Scenes) -> Scenes:
+        """The same with the scenes at ``rows``, int64 [R], replaced by ``new`` ones, [R]."""
+        hr, lr, code = (_put(getattr(self, name), rows, getattr(new, name)) for name in ("hr", "lr", "code"))
+        photo, corner = self.photo.copy(), self.corner.copy()
+        where = rows.cpu().numpy()
+        photo[where], corner[where] = new.photo, new.corner
+        prepared = {
+            name: replace(old, data=tree_map(lambda a, b: _put(a, rows, b), old.data, new.prepared[name].data))
+            for name, old in self.prepared.items()
+        }
+        kernels = updated_kernels(self.kernels, rows, new.kernels)
+        return Scenes(hr, lr, kernels, code, photo, corner, prepared)
+
+
+def updated_kernels(kernels: Kernels, rows: Tensor, new: Kernels) -> Kernels:
+    """The same with the kernels at ``rows``, int64 [R], replaced by ``new`` ones; taps only where both have them."""
+    taps = None if kernels.taps is None or new.taps is None else _put(kernels.taps, rows, new.taps)
+    return Kernels(
+        _put(kernels.kernels, rows, new.kernels),
+        _put(kernels.widths, rows, new.widths),
+        _put(kernels.angles, rows, new.angles),
+        taps,
+    )
+
+
+def _put(values: Tensor, rows: Tensor, new: Tensor) -> Tensor:
+    return values.index_copy(0, rows, new)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Reconstructions of a batch of scenes, and what they are worth.
+
+    Attributes:
+        sr: SR images rounded to 8 bit, float32 in [0, 1], [B, 3, P, P].
+        code: Kernel codes they were rendered with, [B, L]; the mean kernel's for a bicubic enlargement.
+        score: Weighted sum of the metrics, higher is better, [B].
+        terms: Each metric's raw value, [B].
+    """
+
+    sr: Tensor
+    code: Tensor
+    score: Tensor
+    terms: Mapping[str, Tensor]
+
+    def repeat(self, times: int) -> Result:
+        """Every reconstruction ``times`` times in a row."""
+        sr, code, score = (x.repeat_interleave(times, 0) for x in (self.sr, self.code, self.score))
+        return Result(sr, code, score, {name: x.repeat_interleave(times, 0) for name, x in self.terms.items()})
+
+    def updated(self, rows: Tensor, new: Result) -> Result:
+        """The same with the reconstructions at ``rows``, int64 [R], replaced by ``new`` ones, [R]."""
+        sr, code, score = (_put(getattr(self, name), rows, getattr(new, name)) for name in ("sr", "code", "score"))
+        return Result(sr, code, score, {name: _put(x, rows, new.terms[name]) for name, x in self.terms.items()})
+
+
+@dataclass(frozen=True)
+class Episode:
+    """The running episodes of a batch of sub-environments.
+
+    Attributes:
+        scenes: Their scenes.
+        reference: The reconstructions that rewards are compared with.
+        current: What the last actions made; the reference before the first.
+        action: The codes chosen so far as actions, [B, L]; the reference's before the first.
+        reward: The last rewards, float64 [B]; NaN before the first action.
+        steps: Actions taken, int64 [B].
+    """
+
+    scenes: Scenes
+    reference: Result
+    current: Result
+    action: Tensor
+    reward: Tensor
+    steps: np.ndarray
+
+    @classmethod
+    def begin(cls, scenes: Scenes, reference: Result, action: Tensor) -> Episode:
+        """Before the first action."""
+        count = len(scenes.lr)
+        nothing = torch.full((count,), torch.nan, dtype=torch.float64, device=action.device)
+        return cls(scenes, reference, reference, action, nothing, np.zeros(count, dtype=np.int64))
+
+    def updated(self, rows: Tensor, new: Episode) -> Episode:
+        """The same with the episodes at ``rows``, int64 [R], replaced by ``new`` ones, [R]."""
+        steps = self.steps.copy()
+        steps[rows.cpu().numpy()] = new.steps
+        return Episode(
+            self.scenes.updated(rows, new.scenes),
+            self.reference.updated(rows, new.reference),
+            self.current.updated(rows, new.current),
+            _put(self.action, rows, new.action),
+            _put(self.reward, rows, new.reward),
+            steps,
+        )

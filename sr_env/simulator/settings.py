@@ -1,0 +1,206 @@
+"""What is simulated: every setting of the environments, checked before any work is done."""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from numbers import Real
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from sr_env.degradation import KERNEL_SIZE, KernelKind, Reduction
+from sr_env.photos import DEFAULT_MEMORY_BUDGET, PhotoSource
+from sr_env.utils.checks import MIN_LR_SIZE, SCALES, UsageError, check_choice
+from sr_env.utils.devices import Precision
+
+Reference = Literal["bicubic", "predictor", "none"]
+#: What the score is compared with, and how that is said.
+REFERENCES: Mapping[str, str] = {
+    "bicubic": "above the bicubic enlargement's",
+    "predictor": "above the pretrained predictor's",
+    "none": "by itself",
+}
+SPLITS: tuple[str, ...] = ("train", "test", "all")
+#: Term of the reward that needs the code beside the picture: see :meth:`~sr_env.simulator.Simulator.consistency`.
+CONSISTENCY = "consistency"
+#: Longest episode that ``max_steps`` may ask for.
+MAX_STEPS = 64
+#: Widest Gaussian: beyond, the kernel's window would cut it off within two standard deviations.
+MAX_KERNEL_WIDTH = KERNEL_SIZE / 4
+#: Largest weight of a term of the reward: float32 then still resolves the other terms.
+MAX_WEIGHT = 1e6
+
+
+@dataclass(frozen=True)
+class SimulatorSettings:
+    """Settings of the environments; every one can be given to ``gym.make``.
+
+    Attributes:
+        photos: HR images: "bundled" (scikit-image's photographs), a folder (searched recursively), a list of uint8 RGB
+            arrays [H, W, 3], or a :class:`~sr_env.photos.PhotoSource`.
+        split: Part of the bundled photos: "train", "test" or "all"; other sources are taken whole.
+        scale: Magnification, 2, 3 or 4.
+        patch_size: HR patch side in pixels, divisible by ``scale``.
+        renderer: The frozen renderer: a name, the path of a checkpoint, or a module that takes LR images
+            [B, 3, h, w] and codes [B, L]; None takes ``amnet_l_x{scale}``.
+        predictor: Name or path of the kernel predictor; None takes ``predictor_x{scale}``. It is only loaded for the
+            reference "predictor".
+        reward: Metric names and weights of the score, such as ``{"psnr": 1, "lpips": 20}``; a metric that is better
+            when lower counts negatively. Beside the metrics there is "consistency": the PSNR in dB between LR and the
+            SR image blurred with the chosen kernel and reduced, which needs no HR and keeps a metric that is easily
+            fooled from leaving what was photographed.
+        reference: What the score is compared with: "bicubic" enlargement, the renderer with the "predictor"'s code,
+            or "none" (the reward is the score itself).
+        info_metrics: Metrics reported in ``info`` beside those of the reward.
+        info_images: Whether ``info`` of a step holds the SR image as ``sr``, uint8 [P, P, 3].
+        kernels: Kernel family, "isotropic" or "anisotropic".
+        widths: Range of kernel widths in HR pixels, up to 5.25; None takes the family's usual one.
+        reduction: "bicubic" (antialiased) or "decimate".
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        precision: Precision of the renderer: "fp32", "bf16", or "auto" (bf16 where the device computes in it).
+        metric_precision: The same for the networks that learned metrics (lpips, lpips_vgg, dists) look through. bf16
+            halves the time of dists on a CPU that computes in it, for errors of 0.0003 in what an action changes dists
+            by, where exploration changes it by 0.005.
+        memory_budget: Bytes of decoded photos kept in memory.
+        max_steps: Steps per episode of the iterative environment, 1 to 64.
+        correction: Largest change of a code component by one action of the iterative environment, in action units,
+            above 0 and at most 2.
+
+    Raises:
+        UsageError: A value is wrong; the message names it and what is valid.
+    """
+
+    photos: str | os.PathLike[str] | PhotoSource | Sequence[np.ndarray] = "bundled"
+    split: Literal["train", "test", "all"] = "train"
+    scale: int = 4
+    patch_size: int = 192
+    renderer: str | os.PathLike[str] | nn.Module | None = None
+    predictor: str | os.PathLike[str] | None = None
+    reward: Mapping[str, float] = field(default_factory=lambda: {"psnr": 1.0})
+    reference: Reference = "bicubic"
+    info_metrics: Sequence[str] = ()
+    info_images: bool = False
+    kernels: KernelKind = "isotropic"
+    widths: tuple[float, float] | None = None
+    reduction: Reduction = "bicubic"
+    device: str | torch.device = "auto"
+    precision: Precision = "fp32"
+    metric_precision: Precision = "fp32"
+    memory_budget: int = DEFAULT_MEMORY_BUDGET
+    max_steps: int = 4
+    correction: float = 0.5
+
+    @classmethod
+    def from_kwargs(cls, settings: Mapping[str, Any], others: Sequence[str] = ()) -> SimulatorSettings:
+        """Build settings from keywords.
+
+        Args:
+            settings: Names and values.
+            others: Further keywords that whoever calls takes, for the message.
+
+        Raises:
+            TypeError: An unknown name, in Python's own words (libraries retry on them), listing the valid ones.
+            UsageError: A value is wrong.
+        """
+        valid = [f.name for f in fields(cls)]
+        for name in settings:
+            if name not in valid:
+                raise TypeError(f"unexpected keyword argument {name!r}: choose one of {', '.join([*valid, *others])}")
+        return cls(**settings)
+
+    def __post_init__(self) -> None:
+        check_choice("scale", whole("scale", self.scale), SCALES)
+        size = whole("patch_size", self.patch_size)
+        if size % self.scale or size < self.scale * MIN_LR_SIZE:
+            raise UsageError(
+                f"patch_size {size} does not fit scale {self.scale}: choose a multiple of {self.scale} "
+                f"that is at least {self.scale * MIN_LR_SIZE}"
+            )
+        if isinstance(self.photos, str) and not self.photos.strip():
+            raise UsageError(f"photos {self.photos!r} names no folder: give 'bundled', or the path of a folder")
+        check_choice("split", self.split, SPLITS)
+        check_choice("reference", self.reference, REFERENCES)
+        _check_reward(self.reward)
+        if isinstance(self.info_metrics, str) or not isinstance(self.info_metrics, Sequence):
+            raise UsageError(
+                f"info_metrics {self.info_metrics!r} is no list of names: give such as ['lpips'], or [] for none"
+            )
+        if not isinstance(self.info_images, bool):
+            raise UsageError(f"info_images {self.info_images!r} is neither True nor False: give one of them")
+        for name, kinds in (("renderer", (str, os.PathLike, nn.Module)), ("predictor", (str, os.PathLike))):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kinds):
+                more = ", a torch module" if nn.Module in kinds else ""
+                raise UsageError(
+                    f"{name} {repr(value)[:80]} cannot be loaded: give a name, the path of a checkpoint{more}"
+                )
+        if self.widths is not None:
+            object.__setattr__(self, "widths", _range_of_widths(self.widths))
+        if not isinstance(self.device, str | torch.device):
+            raise UsageError(f"device {self.device!r} is no device: give 'auto', 'cpu', 'cuda' or 'cuda:N'")
+        if whole("memory_budget", self.memory_budget) < 0:
+            raise UsageError(f"memory_budget {self.memory_budget} is negative: give a number of bytes, 0 for none")
+        if not 1 <= whole("max_steps", self.max_steps) <= MAX_STEPS:
+            raise UsageError(f"max_steps {self.max_steps} is outside 1..{MAX_STEPS}: choose a number of steps in it")
+        if not (_is_number(self.correction) and 0 < self.correction <= 2):
+            raise UsageError(
+                f"correction {self.correction!r} is no number in (0, 2]: it is the largest change of an action"
+            )
+
+    @property
+    def reward_sentence(self) -> str:
+        """What the reward is, to be printed: "the score psnr + 20 lpips, above the bicubic enlargement's"."""
+        return f"the score {reward_title(self.reward)}, {REFERENCES[self.reference]}"
+
+
+def reward_title(reward: Mapping[str, float]) -> str:
+    """``{"psnr": 1, "lpips": 20}`` -> "psnr + 20 lpips"."""
+    return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in reward.items())
+
+
+def whole(name: str, value: Any) -> int:
+    """The whole number that ``value`` is.
+
+    Raises:
+        UsageError: It is none.
+    """
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise UsageError(f"{name} {value!r} is not a whole number: give an integer") from None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_reward(reward: Any) -> None:
+    if not isinstance(reward, Mapping) or not reward:
+        raise UsageError(f"reward {reward!r} is no mapping of metrics to weights: give such as {{'psnr': 1}}")
+    for name, weight in reward.items():
+        if not (_is_number(weight) and 0 < weight <= MAX_WEIGHT):
+            raise UsageError(
+                f"the weight of {name!r} must be a positive number up to {MAX_WEIGHT:g}, not {weight!r}: the direction "
+                "of a metric is known, so lpips needs no minus, and leave out what must not count"
+            )
+    if set(reward) == {CONSISTENCY}:
+        raise UsageError(
+            f"reward {dict(reward)!r} judges no picture: give a metric beside {CONSISTENCY!r}, such as 'psnr'"
+        )
+
+
+def _range_of_widths(widths: Any) -> tuple[float, float]:
+    pair = isinstance(widths, list | tuple) and len(widths) == 2 and all(map(_is_number, widths))
+    if not pair or not 0 < widths[0] <= widths[1] <= MAX_KERNEL_WIDTH:
+        raise UsageError(
+            f"kernel widths {widths!r} are not a range: give (low, high) with 0 < low <= high <= {MAX_KERNEL_WIDTH}"
+        )
+    return tuple(widths)
