@@ -1,6 +1,7 @@
 """Blind super-resolution as a Gymnasium environment.
 
-``gym.make("BlindSR-v0")`` works once the package is installed; importing this package registers the environments too.
+Importing this package registers the environments with Gymnasium: after ``import sr_env`` (and, for linters,
+``gym.register_envs(sr_env)``) ``gym.make("BlindSR-v0")`` works; ``gym.make("sr_env:BlindSR-v0")`` needs no import.
 The names below are imported when first used, so that registration alone does not load torch.
 """
 
@@ -11,6 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from sr_env.registration import register_envs
+from sr_env.utils import forks as _forks  # noqa: F401  # from now on, forks are noticed
 
 __version__ = "0.1.0"
 

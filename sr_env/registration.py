@@ -1,13 +1,13 @@
-"""Names the environments for Gymnasium, whose entry point calls this at import: it must import nothing heavy."""
+"""Names the environments for Gymnasium; ``import sr_env`` imports this, so that nothing heavy may be imported here."""
 
 from __future__ import annotations
 
-#: BlindSRIterative-v0 ends by itself after ``max_steps``; Gymnasium's own limit lies above every value that may take.
-ITERATIVE_LIMIT = 64
-
 
 def register_envs() -> None:
-    """Register ``BlindSR-v0`` and ``BlindSRIterative-v0``, scalar and vector; a second call changes nothing."""
+    """Register ``BlindSR-v0`` and ``BlindSRIterative-v0``, scalar and vector; a second call changes nothing.
+
+    There is no limit of steps: both end by themselves, and a limit would call that a truncation.
+    """
     from gymnasium.envs.registration import register, registry
 
     if "BlindSR-v0" in registry:
@@ -16,11 +16,9 @@ def register_envs() -> None:
         id="BlindSR-v0",
         entry_point="sr_env.envs.scalar:BlindSREnv",
         vector_entry_point="sr_env.envs.vector:BlindSRVectorEnv",
-        max_episode_steps=1,
     )
     register(
         id="BlindSRIterative-v0",
         entry_point="sr_env.envs.scalar:BlindSRIterativeEnv",
         vector_entry_point="sr_env.envs.vector:BlindSRIterativeVectorEnv",
-        max_episode_steps=ITERATIVE_LIMIT,
     )

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium.vector import AutoresetMode
 
 from sr_env.utils import torchvision_compat as _torchvision  # noqa: F401  # before stable_baselines3, whose imports reach torchvision
 
 from stable_baselines3.common.vec_env import VecEnv  # isort: skip
 from sr_env.envs.vector import BlindSRVectorEnv
+from sr_env.utils.checks import UsageError
 
 
 class BlindSRVecEnv(VecEnv):
@@ -20,11 +22,21 @@ class BlindSRVecEnv(VecEnv):
     Each sub-environment's ``info`` has the scalar environment's entries, ``terminal_observation`` where an episode
     ended, and ``episode`` (return ``r``, length ``l``, seconds ``t``) as SB3's Monitor would add it.
 
+    ``set_options`` takes one dict for all sub-environments, or a list of one each.
+
     Args:
-        env: The vector environment.
+        env: The vector environment, with autoreset "SameStep".
+
+    Raises:
+        UsageError: It resets otherwise.
     """
 
     def __init__(self, env: BlindSRVectorEnv) -> None:
+        if env.autoreset_mode is not AutoresetMode.SAME_STEP:
+            raise UsageError(
+                f"Stable-Baselines3 expects the next episode in the same step, not autoreset_mode "
+                f"{env.autoreset_mode.value!r}: make the environment with 'SameStep'"
+            )
         self.env = env
         self.render_mode = env.render_mode
         self._returns = np.zeros(env.num_envs)
@@ -35,8 +47,7 @@ class BlindSRVecEnv(VecEnv):
     def reset(self) -> Any:
         """Begin an episode in every sub-environment, with the seeds and options set before; return observations."""
         seed = self._seeds if any(value is not None for value in self._seeds) else None
-        options = self._options[0] or None
-        observations, infos = self.env.reset(seed=seed, options=options)
+        observations, infos = self.env.reset(seed=seed, options=self._merged_options())
         self.reset_infos = self._split(infos)
         self._reset_seeds()
         self._reset_options()
@@ -61,18 +72,33 @@ class BlindSRVecEnv(VecEnv):
         dones = terminations | truncations
         if not dones.any():
             return observations, rewards.astype(np.float32), dones, self._split(infos)
-        told = self._split(infos["final_info"])
-        final = infos["final_obs"]
-        for index, info in enumerate(told):  # SB3 wants one dict per sub-environment
-            one = {key: value[index] for key, value in final.items()} if isinstance(final, dict) else final[index]
-            info["terminal_observation"] = one
+        ended = self._split(infos["final_info"])
+        for index, info in enumerate(ended):  # SB3 wants one dict per sub-environment
+            info["terminal_observation"] = infos["final_obs"][index]
             info["TimeLimit.truncated"] = bool(truncations[index] and not terminations[index])
             elapsed = round(time.time() - self._started, 6)
             info["episode"] = {"r": float(self._returns[index]), "l": self._length, "t": elapsed}
         self.reset_infos = self._split(infos)
         self._returns[:] = 0
         self._length = 0
-        return observations, rewards.astype(np.float32), dones, told
+        return observations, rewards.astype(np.float32), dones, ended
+
+    def _merged_options(self) -> dict[str, list[Any]] | None:
+        """The options of :meth:`set_options`, one dict each, as the vector environment takes them.
+
+        Raises:
+            UsageError: Sub-environments that share a scene have different ones.
+        """
+        shared = self.env.actions_per_scene
+        leaders = self._options[::shared]
+        for index, options in enumerate(self._options):
+            if repr(options) != repr(leaders[index // shared]):
+                raise UsageError(
+                    f"the options {options!r} of sub-environment {index} are not those of the ones it shares a scene "
+                    f"with: give each {shared} in a row the same"
+                )
+        names = dict.fromkeys(name for options in leaders for name in options)
+        return {name: [options.get(name) for options in leaders] for name in names} or None
 
     def _split(self, infos: dict[str, Any]) -> list[dict[str, Any]]:
         """Batched information -> one dict per sub-environment."""
@@ -84,7 +110,7 @@ class BlindSRVecEnv(VecEnv):
         self.env.close()
 
     def get_images(self) -> Sequence[np.ndarray | None]:
-        """One panel per sub-environment."""
+        """One panel per sub-environment, of the finished episodes after a step that ended them."""
         return self.env.render() or [None] * self.num_envs
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
@@ -95,7 +121,7 @@ class BlindSRVecEnv(VecEnv):
         """Set an attribute of the vector environment, which all sub-environments share.
 
         Raises:
-            ValueError: Only some sub-environments are named.
+            UsageError: Only some sub-environments are named.
         """
         self._check_all(indices)
         setattr(self.env, attr_name, value)
@@ -104,7 +130,7 @@ class BlindSRVecEnv(VecEnv):
         """Call a method of the vector environment, which all sub-environments share.
 
         Raises:
-            ValueError: Only some sub-environments are named.
+            UsageError: Only some sub-environments are named.
         """
         self._check_all(indices)
         return [getattr(self.env, method_name)(*method_args, **method_kwargs)] * self.num_envs
@@ -118,6 +144,6 @@ class BlindSRVecEnv(VecEnv):
     def _check_all(self, indices: Any) -> None:
         chosen: Iterable[int] = self._get_indices(indices)
         if sorted(chosen) != list(range(self.num_envs)):
-            raise ValueError(
+            raise UsageError(
                 f"indices {indices!r} name some environments only: they share one simulator, leave indices out"
             )

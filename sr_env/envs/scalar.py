@@ -7,10 +7,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.error import ClosedEnvironmentError
 
+from sr_env.envs.panel import scene_panel
 from sr_env.envs.window import Window
 from sr_env.simulator import UNIFORMS_PER_SCENE, Simulator, SimulatorSettings
-from sr_env.utils.checks import check_choice
+from sr_env.utils.checks import UsageError, check_choice
+from sr_env.utils.images import to_uint8
 
 RENDER_MODES = ("rgb_array", "human")
 
@@ -28,6 +31,21 @@ def observation_space(simulator: Simulator) -> spaces.Space[Any]:
     return spaces.Dict({"lr": image, "code": action_space(simulator), "sr": image})
 
 
+def check_open(closed: bool) -> None:
+    """Raise ``ClosedEnvironmentError`` where ``close()`` was called."""
+    if closed:
+        raise ClosedEnvironmentError("the environment was closed: make a new one")
+
+
+def warn_of_no_mode(env: gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any], maker: str) -> None:
+    """Gymnasium's own warning where ``render()`` is called without a mode."""
+    name = env.spec.id if env.spec is not None else type(env).__name__
+    gym.logger.warn(
+        "You are calling render method without specifying any render mode. "
+        f'You can specify the render_mode at initialization, e.g. {maker}("{name}", render_mode="rgb_array")'
+    )
+
+
 class BlindSREnv(gym.Env[Any, np.ndarray]):
     """Blind super-resolution: look at a blurred, reduced photograph, name the blur kernel, be paid for the result.
 
@@ -41,27 +59,28 @@ class BlindSREnv(gym.Env[Any, np.ndarray]):
     ## Action Space
     `Box(-1, 1, (10,), float32)`: the kernel code in action units. Ten PCA coefficients describe a 21x21 kernel; the
     codes of the kernels that occur fill 80 % of the range in every component. The zero action is the middle of the
-    range. A value outside [-1, 1] or NaN raises `ValueError`.
+    range. A value outside [-1, 1] or NaN raises `UsageError`, a `ValueError`.
 
     ## Observation Space
     `Box(0, 255, (p, p, 3), uint8)`: the LR image, RGB, with `p = patch_size / scale` (48 by default).
 
     ## Rewards
     `score(SR, HR) - score(reference, HR)`, where the score is the weighted sum of metrics in `reward`, signed so that
-    higher is better: `{"psnr": 1, "lpips": 20}` means PSNR in dB minus 20 times LPIPS. SR is rounded to 8 bit and a
-    border of `scale` pixels is left out of PSNR and SSIM. The reference is the `"bicubic"` enlargement (rewards are
-    then nearly always positive), the renderer with the pretrained `"predictor"`'s code (rewards are centred near zero),
-    or `"none"` (the reward is the score).
+    higher is better: `{"psnr": 1, "lpips": 20}` means PSNR in dB minus 20 times LPIPS. SR is rounded to 8 bit, and a
+    border of `scale` pixels is cropped before any metric looks. The reference is the `"bicubic"` enlargement (rewards
+    are then nearly always positive), the renderer with the pretrained `"predictor"`'s code (rewards are centred near
+    zero), or `"none"` (the reward is the score).
 
     ## Starting State
     Photo, crop position, kernel widths and angle are drawn uniformly, by six uniform numbers of the environment's
     seeded generator. Isotropic widths are in [0.2, 4.0] HR pixels at x4, [0.2, 3.0] at x3, [0.2, 2.0] at x2.
     `reset(options=...)` fixes parts of it: `photo` (index or name), `crop` ((top, left) in HR pixels), `kernel_width`
-    (HR pixels; two numbers in the anisotropic family), `kernel_angle` (radians).
+    (HR pixels; two numbers in the anisotropic family), `kernel_angle` (radians), or in place of these `kernel` (an
+    array [k, k] without negative weights, k odd and at most 21, which is scaled to sum to one; its width and angle are
+    NaN in the information, and `code_true` is the code nearest to it).
 
     ## Episode End
-    Every episode has one step and then terminates. (`gym.make` adds Gymnasium's time limit of one step, so that
-    `truncated` is set beside `terminated`; nothing is to be bootstrapped.)
+    Every episode has one step and then terminates; `truncated` is False, since nothing is cut short.
 
     ## Information
     `reset` and `step` return, as arrays or NumPy scalars:
@@ -74,14 +93,16 @@ class BlindSREnv(gym.Env[Any, np.ndarray]):
     | `<metric>_reference`, `score_reference` | each metric's raw value for the reference, and their weighted sum |
     | `<metric>`, `score` | the same for SR (`step` only) |
     | `code` | the code chosen (`step` only), [10] |
+    | `sr` | the SR image, uint8 [P, P, 3] (`step` only, with `info_images=True`) |
 
-    Metrics are those of `reward` and of `info_metrics`.
+    Metrics are those of `reward` and of `info_metrics`. For rewards of one's own, `env.unwrapped.sr` and
+    `env.unwrapped.hr` are the pictures themselves.
 
     ## Arguments
     Those of :class:`~sr_env.simulator.SimulatorSettings`, and `render_mode`:
 
     ```python
-    env = gym.make("BlindSR-v0", photos="my_photos/", scale=4, reward={"psnr": 1, "lpips": 20}, reference="predictor")
+    env = gym.make("sr_env:BlindSR-v0", photos="my_photos/", reward={"psnr": 1, "lpips": 20}, reference="predictor")
     ```
 
     `render_mode="rgb_array"` makes `render()` return a labelled panel: LR enlarged, SR, HR, their difference, the true
@@ -95,8 +116,8 @@ class BlindSREnv(gym.Env[Any, np.ndarray]):
         **settings: See :class:`~sr_env.simulator.SimulatorSettings`.
 
     Raises:
-        ValueError: A setting is unknown or wrong; the message lists what is valid.
-        FileNotFoundError: A folder or checkpoint does not exist.
+        TypeError: A setting is unknown; the message lists the valid ones.
+        UsageError: A setting is wrong; the message says what is valid. A folder or checkpoint does not exist.
     """
 
     metadata: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 2}  # noqa: RUF012  # as Gymnasium types it
@@ -106,7 +127,8 @@ class BlindSREnv(gym.Env[Any, np.ndarray]):
         check_choice("render_mode", render_mode, (None, *RENDER_MODES))
         self.render_mode = render_mode
         self._window = Window("BlindSR") if render_mode == "human" else None
-        self.simulator = Simulator(SimulatorSettings.from_kwargs(settings), self._iterative)
+        self.simulator = Simulator(SimulatorSettings.from_kwargs(settings, ("render_mode",)), self._iterative)
+        self.closed = False
         self.action_space = action_space(self.simulator)
         self.observation_space = observation_space(self.simulator)
 
@@ -115,14 +137,16 @@ class BlindSREnv(gym.Env[Any, np.ndarray]):
 
         Args:
             seed: Seed of the environment's generator; None goes on with the present one.
-            options: Parts of the scene to fix: photo, crop, kernel_width, kernel_angle.
+            options: Parts of the scene to fix: photo, crop, kernel_width, kernel_angle, kernel.
 
         Returns:
             The observation, and information as in the class docstring.
 
         Raises:
-            ValueError: An option is unknown or does not fit.
+            UsageError: An option is unknown or does not fit.
+            ClosedEnvironmentError: The environment was closed.
         """
+        check_open(self.closed)
         super().reset(seed=seed)
         self.simulator.reset(self.np_random.random((1, UNIFORMS_PER_SCENE)), options)
         return self._outcome()
@@ -137,16 +161,22 @@ class BlindSREnv(gym.Env[Any, np.ndarray]):
             Observation, reward, terminated, truncated (always False here), information.
 
         Raises:
-            ValueError: Wrong shape, NaN, or a value outside [-1, 1].
+            UsageError: Wrong shape or type, NaN, or a value outside [-1, 1].
             RuntimeError: There is no episode, or it is over.
+            ClosedEnvironmentError: The environment was closed.
         """
+        check_open(self.closed)
+        if np.shape(action) != self.action_space.shape:
+            raise UsageError(
+                f"action shape {np.shape(action)} does not fit: give {self.action_space.shape}, one kernel code"
+            )
         reward = float(self.simulator.step(np.asarray(action)[None])[0])
         observation, info = self._outcome()
-        return observation, reward, self.simulator.over, False, info
+        return observation, reward, bool(self.simulator.over[0]), False, info
 
     def _outcome(self) -> tuple[Any, dict[str, Any]]:
         if self._window is not None:
-            self._window.show(self.simulator.panel())
+            self._window.show(scene_panel(self.simulator))
         observation = self.simulator.observation()
         if isinstance(observation, dict):
             return {name: value[0] for name, value in observation.items()}, self._info()
@@ -155,18 +185,29 @@ class BlindSREnv(gym.Env[Any, np.ndarray]):
     def _info(self) -> dict[str, Any]:
         return {name: value[0] for name, value in self.simulator.info().items()}
 
+    @property
+    def sr(self) -> np.ndarray:
+        """What the last action made, uint8 [P, P, 3]; before the first, the reference reconstruction."""
+        return np.asarray(to_uint8(self.simulator.episode.current.sr)[0])
+
+    @property
+    def hr(self) -> np.ndarray:
+        """The sharp patch, uint8 [P, P, 3]."""
+        return np.asarray(to_uint8(self.simulator.scenes.hr)[0])
+
     def render(self) -> np.ndarray | None:
         """The labelled panel, uint8 [H, W, 3], in mode "rgb_array"; None in mode "human", which draws by itself.
 
         Raises:
             RuntimeError: There was no reset yet.
         """
-        if self.render_mode == "rgb_array":
-            return self.simulator.panel()
-        return None
+        if self.render_mode is None:
+            warn_of_no_mode(self, "gym.make")
+        return scene_panel(self.simulator) if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
-        """Close the window, if there is one."""
+        """Close the window, if there is one; no step or reset may follow."""
+        self.closed = True
         if self._window is not None:
             self._window.close()
 
@@ -199,7 +240,8 @@ class BlindSRIterativeEnv(BlindSREnv):
     As `BlindSR-v0`. With reference `"predictor"` the first code is the predictor's, otherwise the mean kernel's.
 
     ## Episode End
-    The episode terminates after `max_steps` steps (default 4, at most 64).
+    The episode terminates after `max_steps` steps (default 4, at most 64); `truncated` is False, unless a time limit of
+    the user's (`max_episode_steps`) comes first.
 
     ## Information
     As `BlindSR-v0`.
