@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from sr_env import (
+    BlindSREnv,
     BlindSRIterativeVectorEnv,
     BlindSRVecEnv,
     BlindSRVectorEnv,
 )
 from sr_env.utils import torchvision_compat  # noqa: F401
+from sr_env.utils.checks import UsageError
 
 from stable_baselines3 import PPO  # isort: skip
 from stable_baselines3.common.monitor import Monitor  # isort: skip
@@ -71,9 +73,48 @@ def test_shared_attributes(small: dict[str, Any]) -> None:
     env = BlindSRVecEnv(BlindSRVectorEnv(2, **small))
     assert env.get_attr("num_envs") == [2, 2]
     assert env.env_is_wrapped(Monitor) == [True, True]
-    assert env.env_method("render") == [None, None]
     env.set_attr("render_mode", "rgb_array")
     env.reset()
+    assert len(env.env_method("render")) == 2
     assert len(env.get_images()) == 2
     with pytest.raises(ValueError, match="leave indices out"):
         env.set_attr("render_mode", None, indices=0)
+
+
+def test_each_sub_environment_has_options_of_its_own(small: dict[str, Any]) -> None:
+    env = BlindSRVecEnv(BlindSRVectorEnv(3, **small))
+    env.seed(5)
+    env.reset()
+    drawn = env.reset_infos
+    env.seed(5)
+    env.set_options([{"photo": 4, "crop": (1, 2)}, {}, {"kernel_width": 0.9}])
+    env.reset()
+    first, second, third = env.reset_infos
+    assert (first["photo"], first["crop"].tolist()) == (4, [1, 2])
+    assert first["kernel_width"].tolist() == drawn[0]["kernel_width"].tolist()
+    assert all(np.array_equal(second[name], drawn[1][name]) for name in ("photo", "crop", "kernel_width"))
+    assert third["kernel_width"].tolist() == pytest.approx([0.9, 0.9])
+    assert third["photo"] == drawn[2]["photo"]
+    env.set_options({"photo": 1})
+    env.reset()
+    assert [info["photo"] for info in env.reset_infos] == [1, 1, 1]
+    shared = BlindSRVecEnv(BlindSRVectorEnv(2, actions_per_scene=2, **small))
+    shared.set_options([{"photo": 1}, {"photo": 2}])
+    with pytest.raises(UsageError, match="shares a scene"):
+        shared.reset()
+
+
+def test_images_show_the_finished_episode(small: dict[str, Any]) -> None:
+    env = BlindSRVecEnv(BlindSRVectorEnv(2, render_mode="rgb_array", **small))
+    scalar = BlindSREnv(render_mode="rgb_array", **small)
+    env.seed(3)
+    env.reset()
+    env.step(np.full((2, 10), 0.3, np.float32))
+    scalar.reset(seed=3)
+    scalar.step(np.full(10, 0.3, np.float32))
+    np.testing.assert_array_equal(env.get_images()[0], scalar.render())  # type: ignore[arg-type]
+
+
+def test_another_autoreset_is_refused(small: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="autoreset_mode 'NextStep': make the environment with 'SameStep'"):
+        BlindSRVecEnv(BlindSRVectorEnv(2, autoreset_mode="NextStep", **small))

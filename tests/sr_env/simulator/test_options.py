@@ -1,0 +1,124 @@
+"""The reset options: what they fix, and how wrong ones are named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from sr_env.degradation import bicubic_resize, quantize
+from sr_env.simulator import SceneOptions, Scenes, Simulator, SimulatorSettings
+from sr_env.utils.checks import UsageError
+
+
+@pytest.fixture
+def settings(tiny_settings: dict[str, Any]) -> dict[str, Any]:
+    return tiny_settings
+
+
+def make(settings: dict[str, Any], **changes: Any) -> Simulator:
+    return Simulator(SimulatorSettings.from_kwargs(settings | changes))
+
+
+def draw(simulator: Simulator, count: int, options: dict[str, Any] | None = None) -> Scenes:
+    return simulator.draw(np.random.default_rng(0).random((count, 6)), options)
+
+
+def test_none_leaves_one_of_several_to_chance(settings: dict[str, Any]) -> None:
+    simulator = make(settings)
+    chance = draw(simulator, 3)
+    options = {
+        "photo": [None, "2" if "2" in simulator.photos.names else 2, None],
+        "crop": [(1, 2), None, None],
+        "kernel_width": [None, None, 0.7],
+    }
+    fixed = draw(simulator, 3, options)
+    assert fixed.photo.tolist() == [chance.photo[0], 2, chance.photo[2]]
+    assert fixed.corner[0].tolist() == [1, 2]
+    assert fixed.corner[2].tolist() == chance.corner[2].tolist()
+    widths = chance.kernels.widths.clone()
+    widths[2] = 0.7
+    torch.testing.assert_close(fixed.kernels.widths, widths)
+    everything = draw(simulator, 3, {"photo": None, "crop": None, "kernel_width": None, "kernel": None})
+    assert torch.equal(everything.lr, chance.lr)
+
+
+@pytest.mark.parametrize("size", [5, 21])
+def test_a_kernel_of_ones_own_is_what_blurs(settings: dict[str, Any], size: int) -> None:
+    simulator = make(settings)
+    kernel = np.random.default_rng(1).random((size, size))
+    scenes = draw(simulator, 2, {"kernel": kernel})
+    hr = (scenes.hr[1].permute(1, 2, 0) * 255).round().numpy()
+    blurred = cv2.filter2D(hr.astype(np.float64), -1, kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE)
+    image = torch.from_numpy(blurred / 255).permute(2, 0, 1)[None].float()
+    lr = quantize(bicubic_resize(image, (16, 16)))
+    torch.testing.assert_close(scenes.lr[1], lr[0], atol=1.01 / 255, rtol=0)
+    assert float((scenes.lr[1] - lr[0]).abs().mean()) < 0.02 / 255
+    torch.testing.assert_close(scenes.kernels.kernels.sum((1, 2)), torch.ones(2))
+    assert scenes.kernels.widths.isnan().all()
+    torch.testing.assert_close(scenes.code, simulator.basis.encode(scenes.kernels.kernels))
+
+
+def test_kernels_one_each_and_a_gaussian_like_the_familys(settings: dict[str, Any]) -> None:
+    simulator = make(settings)
+    drawn = draw(simulator, 3, {"kernel_width": 1.5})
+    chance = draw(simulator, 3)
+    same = draw(simulator, 3, {"kernel": drawn.kernels.kernels.numpy()})
+    torch.testing.assert_close(same.lr, drawn.lr, atol=1.01 / 255, rtol=0)
+    torch.testing.assert_close(same.code, drawn.code, atol=1e-4, rtol=1e-4)
+    mixed = draw(simulator, 3, {"kernel": [None, np.ones((3, 3)), None]})
+    torch.testing.assert_close(mixed.lr[[0, 2]], chance.lr[[0, 2]], atol=1.01 / 255, rtol=0)
+    torch.testing.assert_close(mixed.kernels.kernels[1, 9:12, 9:12], torch.full((3, 3), 1 / 9))
+    simulator.reset(np.random.default_rng(0).random((3, 6)), {"kernel": np.ones((3, 3))})
+    assert np.isfinite(simulator.step(np.zeros((3, 10), np.float32))).all()
+    assert np.isnan(simulator.info()["kernel_width"]).all()
+
+
+def test_two_widths_are_a_pair_in_the_anisotropic_family_alone(settings: dict[str, Any]) -> None:
+    isotropic = draw(make(settings), 2, {"kernel_width": (1.0, 2.0)}).kernels.widths
+    assert isotropic.tolist() == [[1.0, 1.0], [2.0, 2.0]]
+    options = SceneOptions.parse({"kernel_width": (1.0, 2.0)}, 2, make(settings).photos, pairs=True)
+    assert options.widths.tolist() == [[1.0, 2.0], [1.0, 2.0]]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"blur": 1}, "unknown reset option 'blur'.*photo, crop, kernel_width, kernel_angle"),
+        ("photo", "reset options 'photo' are no mapping"),
+        ({"photo": True}, "photo True is not a whole number"),
+        ({"photo": 1.0}, "photo 1.0 is not a whole number"),
+        ({"crop": (0.5, 0.5)}, r"crop=\(0.5, 0.5\) does not fit.*whole numbers"),
+        ({"crop": (-1, 0)}, r"crop=\(-1, 0\) does not fit"),
+        ({"crop": [(0, 0), (1, 1), (2, 2)]}, "3 entries for 2"),
+        ({"crop": [(0, 0), (1, 1, 1)]}, "does not fit"),
+        ({"kernel_width": 99}, "kernel_width=99 does not fit.*at most 5.25"),
+        ({"kernel_width": True}, "kernel_width=True does not fit"),
+        ({"kernel_angle": float("inf")}, "kernel_angle=inf does not fit"),
+        ({"kernel_angle": [0.0, float("nan")]}, "kernel_angle=.*does not fit"),
+        ({"kernel": np.ones((4, 4))}, "kernels of shape .*odd"),
+        ({"kernel": np.ones((23, 23))}, "at most 21"),
+        ({"kernel": np.ones((3, 5))}, "does not fit"),
+        ({"kernel": -np.ones((3, 3))}, "weight that is no number of 0 or more"),
+        ({"kernel": np.zeros((3, 3))}, "sums to nothing"),
+        ({"kernel": np.full((3, 3), np.nan)}, "does not fit"),
+        ({"kernel": np.ones((3, 3, 3))}, "3 entries for 2"),
+        ({"kernel": "box"}, "kernel='box' does not fit"),
+        ({"kernel": np.ones((3, 3)), "kernel_width": 1.0}, "leave out kernel_width"),
+        ({"photo": 5}, r"photo 5 is outside 0\.\.4"),
+        ({"photo": "x.png"}, "unknown photo 'x.png'"),
+        ({"photo": [0, 1, 2]}, "3 entries for 2"),
+        ({"crop": (0, 400)}, "400"),
+        ({"crop": 3}, "crop=3 does not fit"),
+        ({"kernel_width": -1.0}, "positive"),
+        ({"kernel_width": float("nan")}, "positive"),
+        ({"kernel_width": "wide"}, "kernel_width='wide'"),
+    ],
+)
+def test_wrong_options_are_named(settings: dict[str, Any], options: Any, told: str) -> None:
+    simulator = make(settings)
+    with pytest.raises(ValueError, match=told):
+        simulator.reset(np.random.default_rng(0).random((2, 6)), options)
