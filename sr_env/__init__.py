@@ -25,9 +25,9 @@ _HOMES = {
     "Simulator": "simulator",
     "Upscaler": "upscale.upscaler",
     "SimulatorSettings": "simulator",
-    "available_checkpoints": "models.checkpoint",
-    "load_predictor": "models.checkpoint",
-    "load_renderer": "models.checkpoint",
+    "available_checkpoints": "models",
+    "load_predictor": "models",
+    "load_renderer": "models",
     "available_metrics": "metrics",
     "create_metric": "metrics",
 }

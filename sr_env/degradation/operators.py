@@ -82,6 +82,6 @@ def _axis_plan(length: int, scale: int, reduction: str, reach: int, device: torc
     """Bicubic reduction as a matrix [length/scale, length], and the source pixel of every (row, tap)."""
     with torch.inference_mode(False):  # kept for later calls, among which one may need gradients
         positions = torch.arange(length, device=device)[:, None] + torch.arange(-reach, reach + 1, device=device)
-        identity = torch.eye(length, device=device)[None, None]
+        identity = torch.eye(length, dtype=torch.float32, device=device)[None, None]
         reducer = bicubic_resize(identity, (length // scale, length))[0, 0]
     return reducer, positions.clamp_(0, length - 1)

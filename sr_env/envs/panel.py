@@ -67,8 +67,7 @@ def scene_panel(simulator: Simulator, index: int = 0, episode: Episode | None = 
     values["reward"] = {"sr": float(episode.reward[index])}
     code = torch.stack((scenes.code[index], current.code[index]))
     true, chosen = simulator.basis.decode(code).cpu().numpy()
-    widths = scenes.kernels.widths[index]
-    kernel = f"kernel width {', '.join(f'{value:.2f}' for value in widths.unique().tolist())}"
+    width = ", ".join(f"{value:.2f}" for value in scenes.kernels.widths[index].unique().tolist())
     return draw_panel(
         lr=to_uint8(scenes.lr[one])[0],
         bicubic=to_uint8(bicubic_resize(scenes.lr[one], hr_size).clamp(0, 1))[0],
@@ -78,8 +77,7 @@ def scene_panel(simulator: Simulator, index: int = 0, episode: Episode | None = 
         kernel_chosen=chosen,
         values=values,
         lower_is_better=[name for name, metric in simulator.metrics.items() if not metric.higher_is_better],
-        title=f"{simulator.photos.names[int(scenes.photo[index])]}, "
-        f"{kernel if widths.isfinite().all() else 'kernel given'}, step {steps}",
+        title=f"{simulator.photos.names[int(scenes.photo[index])]}, kernel width {width}, step {steps}",
     )
 
 

@@ -76,8 +76,8 @@ class BlindSREnv(gym.Env[Any, np.ndarray]):
     seeded generator. Isotropic widths are in [0.2, 4.0] HR pixels at x4, [0.2, 3.0] at x3, [0.2, 2.0] at x2.
     `reset(options=...)` fixes parts of it: `photo` (index or name), `crop` ((top, left) in HR pixels), `kernel_width`
     (HR pixels; two numbers in the anisotropic family), `kernel_angle` (radians), or in place of these `kernel` (an
-    array [k, k] without negative weights, k odd and at most 21, which is scaled to sum to one; its width and angle are
-    NaN in the information, and `code_true` is the code nearest to it).
+    array [k, k] without negative weights, k odd and at most 21, which is scaled to sum to one; the information then
+    says the width and angle of the ellipse with the same second moments, and the code nearest to it).
 
     ## Episode End
     Every episode has one step and then terminates; `truncated` is False, since nothing is cut short.

@@ -4,7 +4,6 @@ from sr_env.simulator.options import SceneOptions
 from sr_env.simulator.scenes import Episode, Result, Scenes
 from sr_env.simulator.settings import (
     CONSISTENCY,
-    MAX_KERNEL_WIDTH,
     MAX_STEPS,
     REFERENCES,
     Reference,
@@ -15,7 +14,6 @@ from sr_env.simulator.simulator import UNIFORMS_PER_SCENE, Simulator
 
 __all__ = [
     "CONSISTENCY",
-    "MAX_KERNEL_WIDTH",
     "MAX_STEPS",
     "REFERENCES",
     "UNIFORMS_PER_SCENE",

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from sr_env.degradation import KERNEL_SIZE
 from sr_env.photos import PhotoSource
-from sr_env.simulator.settings import MAX_KERNEL_WIDTH, whole
+from sr_env.simulator.settings import whole
 from sr_env.utils.checks import UsageError, check_choice
 
 OPTIONS = ("photo", "crop", "kernel_width", "kernel_angle", "kernel")
@@ -95,10 +96,8 @@ def _corners(given: Any, count: int) -> np.ndarray:
 
 
 def _widths(given: Any, count: int, shape: tuple[int, ...]) -> np.ndarray:
-    what = f"{'two positive numbers' if shape else 'a positive number'} of HR pixels, at most {MAX_KERNEL_WIDTH}"
-    widths = _values(
-        "kernel_width", given, count, shape, what, lambda values: (values > 0) & (values <= MAX_KERNEL_WIDTH)
-    )
+    what = f"{'two positive numbers' if shape else 'a positive number'} of HR pixels, under {KERNEL_SIZE}"
+    widths = _values("kernel_width", given, count, shape, what, lambda values: (values > 0) & (values < KERNEL_SIZE))
     return widths if shape else np.repeat(widths[:, None], 2, axis=1)
 
 

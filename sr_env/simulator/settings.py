@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sr_env.degradation import KERNEL_SIZE, KernelKind, Reduction
+from sr_env.degradation import Reduction
 from sr_env.photos import DEFAULT_MEMORY_BUDGET, PhotoSource
 from sr_env.utils.checks import MIN_LR_SIZE, SCALES, UsageError, check_choice
 from sr_env.utils.devices import Precision
@@ -31,8 +31,6 @@ SPLITS: tuple[str, ...] = ("train", "test", "all")
 CONSISTENCY = "consistency"
 #: Longest episode that ``max_steps`` may ask for.
 MAX_STEPS = 64
-#: Widest Gaussian: beyond, the kernel's window would cut it off within two standard deviations.
-MAX_KERNEL_WIDTH = KERNEL_SIZE / 4
 #: Largest weight of a term of the reward: float32 then still resolves the other terms.
 MAX_WEIGHT = 1e6
 
@@ -47,8 +45,9 @@ class SimulatorSettings:
         split: Part of the bundled photos: "train", "test" or "all"; other sources are taken whole.
         scale: Magnification, 2, 3 or 4.
         patch_size: HR patch side in pixels, divisible by ``scale``.
-        renderer: The frozen renderer: a name, the path of a checkpoint, or a module that takes LR images
-            [B, 3, h, w] and codes [B, L]; None takes ``amnet_l_x{scale}``.
+        renderer: The frozen renderer, as :func:`~sr_env.models.load_renderer` takes it: a name, the path of a
+            checkpoint, or a module that takes LR images [B, 3, h, w] and codes [B, L]; None takes
+            ``amnet_l_x{scale}``.
         predictor: Name or path of the kernel predictor; None takes ``predictor_x{scale}``. It is only loaded for the
             reference "predictor".
         reward: Metric names and weights of the score, such as ``{"psnr": 1, "lpips": 20}``; a metric that is better
@@ -59,8 +58,8 @@ class SimulatorSettings:
             or "none" (the reward is the score itself).
         info_metrics: Metrics reported in ``info`` beside those of the reward.
         info_images: Whether ``info`` of a step holds the SR image as ``sr``, uint8 [P, P, 3].
-        kernels: Kernel family, "isotropic" or "anisotropic".
-        widths: Range of kernel widths in HR pixels, up to 5.25; None takes the family's usual one.
+        kernels: Kernel family, "isotropic", "anisotropic" or another registered one; the renderer's own.
+        widths: Range of kernel widths in HR pixels, under 21; None takes the family's usual one.
         reduction: "bicubic" (antialiased) or "decimate".
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: Precision of the renderer: "fp32", "bf16", or "auto" (bf16 where the device computes in it).
@@ -86,7 +85,7 @@ class SimulatorSettings:
     reference: Reference = "bicubic"
     info_metrics: Sequence[str] = ()
     info_images: bool = False
-    kernels: KernelKind = "isotropic"
+    kernels: str = "isotropic"
     widths: tuple[float, float] | None = None
     reduction: Reduction = "bicubic"
     device: str | torch.device = "auto"
@@ -140,8 +139,8 @@ class SimulatorSettings:
                 raise UsageError(
                     f"{name} {repr(value)[:80]} cannot be loaded: give a name, the path of a checkpoint{more}"
                 )
-        if self.widths is not None:
-            object.__setattr__(self, "widths", _range_of_widths(self.widths))
+        if isinstance(self.widths, list):  # JSON has no tuples
+            object.__setattr__(self, "widths", tuple(self.widths))
         if not isinstance(self.device, str | torch.device):
             raise UsageError(f"device {self.device!r} is no device: give 'auto', 'cpu', 'cuda' or 'cuda:N'")
         if whole("memory_budget", self.memory_budget) < 0:
@@ -195,12 +194,3 @@ def _check_reward(reward: Any) -> None:
         raise UsageError(
             f"reward {dict(reward)!r} judges no picture: give a metric beside {CONSISTENCY!r}, such as 'psnr'"
         )
-
-
-def _range_of_widths(widths: Any) -> tuple[float, float]:
-    pair = isinstance(widths, list | tuple) and len(widths) == 2 and all(map(_is_number, widths))
-    if not pair or not 0 < widths[0] <= widths[1] <= MAX_KERNEL_WIDTH:
-        raise UsageError(
-            f"kernel widths {widths!r} are not a range: give (low, high) with 0 < low <= high <= {MAX_KERNEL_WIDTH}"
-        )
-    return tuple(widths)

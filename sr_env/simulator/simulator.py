@@ -17,8 +17,7 @@ from torch import Tensor
 
 from sr_env.degradation import Degradation, Kernels, bicubic_resize, quantize
 from sr_env.metrics import WeightedScore, create_metric
-from sr_env.models.checkpoint import Checkpoint, load_predictor, load_renderer
-from sr_env.models.predictor import KernelPredictor
+from sr_env.models import Checkpoint, KernelPredictor, load_predictor, load_renderer
 from sr_env.photos import crops, open_photos
 from sr_env.simulator.options import SceneOptions
 from sr_env.simulator.scenes import Episode, Result, Scenes, updated_kernels
@@ -70,10 +69,11 @@ class Simulator:
         }
         for metric in self.metrics.values():
             metric.full_precision = not metric.learned
-        self.renderer = load_renderer(
-            settings.renderer or f"amnet_l_x{settings.scale}",  # type: ignore[arg-type]
+        self.renderer: Checkpoint[Any] = load_renderer(
+            f"amnet_l_x{settings.scale}" if settings.renderer is None else settings.renderer,
             scale=settings.scale,
             device=self.device,
+            family=settings.kernels,
         )
         # Convolutions run fastest on channels-last weights, on CPU and GPU alike.
         channels_last(self.renderer.network)
@@ -124,7 +124,7 @@ class Simulator:
 
     def parse(self, options: Mapping[str, Any] | None, count: int) -> SceneOptions:
         """Options as :meth:`draw` takes them, for ``count`` scenes, checked."""
-        return SceneOptions.parse(options, count, self.photos, self.settings.kernels == "anisotropic")
+        return SceneOptions.parse(options, count, self.photos, self.degradation.family.two_widths)
 
     def _kernels(self, uniforms: np.ndarray, fixed: SceneOptions) -> Kernels:
         """Kernels [B] of uniform numbers [B, 3] and of what is fixed."""

@@ -57,7 +57,7 @@ def make(settings: dict[str, Any], **changes: Any) -> Simulator:
         ({"widths": 2.0}, "kernel widths 2.0 are not a range"),
         ({"widths": "ab"}, "kernel widths 'ab' are not a range"),
         ({"widths": (1,)}, r"kernel widths \(1,\) are not a range"),
-        ({"widths": (0.2, 50)}, r"kernel widths \(0.2, 50\) are not a range.*high <= 5.25"),
+        ({"widths": (0.2, 50)}, r"kernel widths \(0.2, 50\) are not a range.*high < 21"),
         ({"correction": "a"}, r"correction 'a' is no number in \(0, 2\]"),
         ({"memory_budget": "2G"}, "memory_budget '2G' is not a whole number"),
         ({"memory_budget": -1}, "memory_budget -1 is negative"),
