@@ -119,6 +119,13 @@ class Simulator:
         room = self.photos.shape_array[photo] - size + 1
         corner = np.minimum((uniforms[:, 1:3] * room).astype(np.int64), room - 1)
         corner = np.where(fixed.corner < 0, corner, fixed.corner)
+        outside = np.flatnonzero((corner >= room).any(1))
+        if outside.size:
+            first = int(outside[0])
+            raise UsageError(
+                f"reset option crop {corner[first].tolist()} leaves photo {self.photos.names[photo[first]]!r}: give a "
+                f"corner of {size}x{size} up to {(room[first] - 1).tolist()}"
+            )
         hr = crops(self.photos, photo, corner[:, 0], corner[:, 1], size)
         return self.degrade(to_images(hr, self.device), self._kernels(uniforms[:, 3:], fixed), photo, corner)
 
