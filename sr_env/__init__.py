@@ -12,7 +12,6 @@ from importlib.util import find_spec
 from typing import Any
 
 from sr_env.registration import register_envs
-from sr_env.utils import forks as _forks  # noqa: F401  # from now on, forks are noticed
 
 __version__ = "0.1.0"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 
 _forked = False
@@ -23,8 +24,16 @@ def spare_forked_threads() -> None:
     them forever; and with one process per environment, one thread each is what the cores can bear. Whoever computes in
     a worker calls this, so that forks of a program that compute nothing of ours keep their threads.
     """
-    if _forked:
+    if _forked or _worker_was_forked():
         import torch
 
         if torch.get_num_threads() > 1:
             torch.set_num_threads(1)
+
+
+def _worker_was_forked() -> bool:
+    """Whether multiprocessing forked this process, before this module was imported too."""
+    if multiprocessing.parent_process() is None:
+        return False
+    own = getattr(multiprocessing.current_process(), "_start_method", None)  # None: that of the default context
+    return (own or multiprocessing.get_start_method(allow_none=True)) == "fork"

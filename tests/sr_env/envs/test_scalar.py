@@ -86,18 +86,26 @@ def test_two_processes_with_one_seed_agree_bit_for_bit(small: dict[str, Any]) ->
     assert len(runs[0].splitlines()) == 4
 
 
-def test_forked_workers_run_after_the_parent_has_used_torchs_threads(small: dict[str, Any]) -> None:
+@pytest.mark.parametrize("parent", ["env = make(); env.reset(seed=0); env.step(np.zeros(10, np.float32))", "pass"])
+def test_forked_workers_run_after_the_parent_has_used_torchs_threads(parent: str, small: dict[str, Any]) -> None:
     code = (
         "import sys, numpy as np, torch, gymnasium as gym\n"
+        "from gymnasium.vector import AsyncVectorEnv\n"
+        "import sr_env.utils.torchvision_compat\n"
+        "from stable_baselines3.common.vec_env import SubprocVecEnv\n"
         "torch.set_num_threads(2); torch.rand(512, 512) @ torch.rand(512, 512)\n"
         "settings = {'patch_size': 64, 'device': 'cpu', 'renderer': sys.argv[1]}\n"
-        "env = gym.make('sr_env:BlindSR-v0', **settings); env.reset(seed=0); env.step(np.zeros(10, np.float32))\n"
-        "envs = gym.make_vec('sr_env:BlindSR-v0', num_envs=2, vectorization_mode='async', **settings)\n"
+        "make = lambda: gym.make('sr_env:BlindSR-v0', **settings)\n"
+        f"{parent}\n"
+        "envs = SubprocVecEnv([make] * 2, start_method='fork')\n"
+        "envs.reset(); print(envs.step(np.zeros((2, 10), np.float32))[1].shape); envs.close()\n"
+        "envs = AsyncVectorEnv([make] * 2, context='fork')\n"
         "envs.reset(seed=0); print(envs.step(np.zeros((2, 10), np.float32))[1].shape); envs.close()\n"
+        "print(torch.get_num_threads())\n"
     )
     command = [sys.executable, "-c", code, small["renderer"]]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout.strip() == "(2,)"
+    assert done.stdout.split() == ["(2,)", "(2,)", "2"]
 
 
 def test_info_tells_every_term(small: dict[str, Any]) -> None:
