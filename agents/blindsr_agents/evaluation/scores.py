@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sr_env.simulator import reward_title as reward_title
+
 #: Standard errors that a gain must exceed to count: one chance in twenty of being wrong, where errors are Gaussian.
 _ERRORS = 2.0
 
@@ -45,8 +47,3 @@ def verdict(gain: float, standard_error: float | None, other: str) -> str:
     if standard_error is None or not abs(gain) > _ERRORS * standard_error:
         return f"not measurably better than {other}"
     return f"{'better' if gain > 0 else 'WORSE'} than {other}"
-
-
-def reward_title(reward: Mapping[str, float]) -> str:
-    """``{"psnr": 1, "lpips": 20}`` -> "psnr + 20 lpips"."""
-    return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in reward.items())
