@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from blindsr_agents.training.setup import Improvement
+from blindsr_agents.hinge_ddpg import HingeDDPGSettings, build
+from blindsr_agents.training import Improvement
 from matplotlib.figure import Figure
 from rich.console import Console
-from train_ddpg import Settings as AgentSettings
-from train_ddpg import build
 
-from sr_env.utils.checks import check_choice
+from sr_env.utils.checks import UsageError, check_choice
 from sr_env.utils.devices import Precision
 from sr_env.utils.files import atomic_write, check_writable
 from sr_env.utils.provenance import command_line, commit, hardware
@@ -92,7 +91,7 @@ class Settings:
             check_choice("variant", name, VARIANTS)
         for name in ("seeds", "other_seeds", "steps", "points"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)} is not positive: give 1 or more")
+                raise UsageError(f"{name} {getattr(self, name)} is not positive: give 1 or more")
 
 
 @dataclass
@@ -149,21 +148,21 @@ class _Curve(BaseCallback):
         self.curve.append((self.num_timesteps, gain.tolist()))
 
 
-def run(settings: AgentSettings, improvement: Improvement, variant: str, every: int) -> Outcome:
+def run(settings: HingeDDPGSettings, improvement: Improvement, variant: str, every: int) -> Outcome:
     """Train one agent."""
     _, model = build(replace(settings, **VARIANTS[variant]), improvement)
-    watch = _Curve(improvement, every)
+    curve = _Curve(improvement, every)
     diverged = None
     try:
-        model.learn(settings.steps, callback=watch, log_interval=10**9)
+        model.learn(settings.steps, callback=curve, log_interval=10**9)
     except FloatingPointError as error:
         diverged = str(error)
-    watch.measure()
+    curve.measure()
     batch = model.memory.draw(512, np.random.default_rng(0), images=False)
     model.policy.set_training_mode(False)
     with torch.no_grad():
         advantage = float(model.critic.score(batch.descriptions, batch.actions).abs().mean())
-    return Outcome(variant, settings.seed, watch.curve, advantage, model.correlation, diverged)
+    return Outcome(variant, settings.seed, curve.curve, advantage, model.correlation, diverged)
 
 
 def to_markdown(outcomes: Sequence[Outcome]) -> str:
@@ -218,13 +217,10 @@ def main(settings: Settings) -> list[Outcome]:
     """Run every variant with every seed, and report after each."""
     console = Console()
     check_writable(settings.out)
-    names = (
-        *("photos", "reward", "renderer", "scale", "steps", "selection_photos", "selection_side", "device"),
-        "precision",
-    )
-    base = AgentSettings(learning_starts=256, **{name: getattr(settings, name) for name in names})
+    shared = {field.name for field in fields(Settings)} & {field.name for field in fields(HingeDDPGSettings)}
+    base = HingeDDPGSettings(learning_starts=256, **{name: getattr(settings, name) for name in shared})
     improvement = Improvement(base)
-    told = ", ".join(f"{weight:g} {name}" for name, weight in settings.reward.items())
+    paid = ", ".join(f"{weight:g} {name}" for name, weight in settings.reward.items())
     about = {
         "command": command_line(),
         "commit": commit(),
@@ -251,7 +247,7 @@ def main(settings: Settings) -> list[Outcome]:
                 temporary.write_text(json.dumps({**about, "runs": [asdict(o) for o in outcomes]}, indent=2) + "\n")
             with atomic_write(settings.out / "ablation.md") as temporary:
                 temporary.write_text(to_markdown(outcomes))
-            draw(settings.out / "ablation.png", outcomes, told)
+            draw(settings.out / "ablation.png", outcomes, paid)
     console.print(to_markdown(outcomes))
     return outcomes
 

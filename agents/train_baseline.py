@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 from blindsr_agents.baselines.run import METHODS, Run, check_gradient, train
+from blindsr_agents.training import Improvement, ImprovementSettings
 from blindsr_agents.training.report import measure_test
-from blindsr_agents.training.setup import Improvement, ImprovementSettings
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from torch.utils.tensorboard import SummaryWriter

@@ -21,7 +21,7 @@ from blindsr_agents.evaluation.scene_sets import PRETRAINED, TRUE_KERNEL, Method
 from blindsr_agents.evaluation.scores import Scores
 from blindsr_agents.evaluation.tables import score_table
 from blindsr_agents.iterative.agent import IterativeHinge, Player, save_corrector
-from blindsr_agents.training.setup import Improvement, ImprovementSettings
+from blindsr_agents.training import Improvement, ImprovementSettings
 from rich.console import Console
 
 from sr_env.degradation import REPORTED_WIDTHS

@@ -17,7 +17,7 @@ from typing import Any
 from unittest.mock import patch
 
 import train_ddpg
-from blindsr_agents.hinge_ddpg.agent import HingeDDPG
+from blindsr_agents.hinge_ddpg import HingeDDPG
 from rich.console import Console
 from rich.table import Table
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from blindsr_agents.exploration import measured_noise_shape, opposite_pairs
-from blindsr_agents.hinge_ddpg.agent import group_widths
+from blindsr_agents.hinge_ddpg import group_widths
 from blindsr_agents.hinge_ddpg.losses import critic_loss
 from matplotlib.figure import Figure
 from torch import Tensor

@@ -1,19 +1,22 @@
 """Critic losses: Algorithm 1's hinge as printed, forms of it that can learn, and the squared error of stock DDPG.
 
 Algorithm 1 of "Learning the Non-differentiable Optimization for Blind Super-Resolution" (Hui, Li, Wang, Gao, CVPR
-2021) fits the critic to the reward r of a one-step episode. All functions take Q and r of one shape and return the
-mean over all elements.
+2021) fits the critic to the reward r of a one-step episode. Critic losses take Q and r of one shape and return the mean
+over all elements; :func:`squash` makes r of the environment's rewards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sr_env.utils.checks import check_choice
 
+#: Squashed rewards are clipped to this magnitude, and shifted by it.
+REWARD_CLIP = 3.0
 CriticLoss = Callable[[Tensor, Tensor, float], Tensor]
 
 
@@ -73,3 +76,29 @@ def critic_loss(name: str) -> CriticLoss:
     """
     check_choice("critic loss", name, CRITIC_LOSSES)
     return CRITIC_LOSSES[name]
+
+
+def squash(rewards: Tensor, scale: Tensor | float) -> Tensor:
+    """What the critics are fitted to: ``asinh(r / scale)``, clipped to [-REWARD_CLIP, REWARD_CLIP].
+
+    In a one-step episode any increasing function of the reward has the same best action in every scene. This one, about
+    linear up to ``scale`` and logarithmic beyond, keeps the scenes with the largest rewards (in practice those of one
+    kernel width) from ruling the mean, and a reward of zero, which is the pretrained actor's, apart from small ones.
+    """
+    return torch.asinh(rewards / scale).clamp(-REWARD_CLIP, REWARD_CLIP)
+
+
+def contrast(q: Tensor, target: Tensor, times: int) -> Tensor:
+    """How badly critics tell the actions on one scene apart: mean Huber loss of their differences, in units of these.
+
+    Once the actor has moved, most of the reward's variance is how well the move suits a scene, much of which no critic
+    can see in the LR image. It is the same for all actions on that scene, and the actor climbs differences.
+
+    Args:
+        q: Advantages by every critic, [n_critics, B].
+        target: What they should be, of the same shape.
+        times: Neighbours that share a scene, a divisor of B.
+    """
+    given, true = (x.unflatten(-1, (-1, times)) - x.unflatten(-1, (-1, times)).mean(-1, True) for x in (q, target))
+    size = true.square().mean().sqrt().clamp_min(1e-6)
+    return F.smooth_l1_loss(given / size, true / size)

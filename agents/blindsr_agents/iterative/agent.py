@@ -37,19 +37,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from blindsr_agents.exploration import measured_noise_shape, opposite_pairs
-from blindsr_agents.hinge_ddpg.agent import (
+from blindsr_agents.hinge_ddpg import (
     NORMALISATIONS,
     REWARD_CLIP,
     Normalisation,
     group_widths,
-    reading_state,
     reward_scales,
-    set_torch_generators,
     squash,
-    torch_generators,
 )
 from blindsr_agents.hinge_ddpg.losses import critic_loss
 from blindsr_agents.hinge_ddpg.policy import QNetwork
+from blindsr_agents.training.state import reading_state, set_torch_generators, torch_generators
 from sr_env.degradation import bicubic_resize, quantize
 from sr_env.envs.vector import BlindSRIterativeVectorEnv
 from sr_env.models.checkpoint import Checkpoint

@@ -1,1 +1,33 @@
 """What every training of an agent does."""
+
+from blindsr_agents.training.progress import Ended, Progress
+from blindsr_agents.training.report import (
+    draw_before_after,
+    draw_curves,
+    make_table,
+    measure_test,
+    peak_memory,
+    verdict,
+)
+from blindsr_agents.training.settings import ImprovementSettings
+from blindsr_agents.training.setup import Improvement
+from blindsr_agents.training.state import reading_state, set_torch_generators, torch_generators
+from blindsr_agents.training.tensorboard import Board, Learner
+
+__all__ = [
+    "Board",
+    "Ended",
+    "Improvement",
+    "ImprovementSettings",
+    "Learner",
+    "Progress",
+    "draw_before_after",
+    "draw_curves",
+    "make_table",
+    "measure_test",
+    "peak_memory",
+    "reading_state",
+    "set_torch_generators",
+    "torch_generators",
+    "verdict",
+]

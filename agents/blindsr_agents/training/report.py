@@ -1,4 +1,4 @@
-"""What a training run shows: the table, the curves, the pictures before and after, and what TensorBoard gets."""
+"""What a training run shows at its end: the table, the curves, the pictures before and after."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -31,12 +29,6 @@ from sr_env.models.predictor import KernelPredictor
 from sr_env.simulator import Scenes, Simulator, SimulatorSettings
 from sr_env.utils.files import atomic_write
 from sr_env.utils.images import to_uint8
-
-from stable_baselines3.common.logger import Figure as LoggedFigure  # isort: skip
-from stable_baselines3.common.logger import Logger
-
-if TYPE_CHECKING:
-    from blindsr_agents.hinge_ddpg.agent import HingeDDPG
 
 #: The row of the table beside those of every comparison.
 TRAINED = "trained actor"
@@ -168,81 +160,6 @@ def before_after(
         axes[row, -1].set_title(f"HR\n{name}, kernel width {width:g}", fontsize=8)
     for axis in axes.flat:
         axis.set_axis_off()
-    return figure
-
-
-class Board:
-    """What TensorBoard shows of a run, beside the losses: reward terms, Q against reward, kernels and pictures.
-
-    Args:
-        improvement: The run.
-        every: Validations between pictures.
-    """
-
-    def __init__(self, improvement: Improvement, every: int = 5) -> None:
-        self.improvement, self.every = improvement, every
-        self._validations = 0
-
-    def rewards(self, logger: Logger, infos: Sequence[Mapping[str, Any]]) -> None:
-        """Keep how much each term of the reward rose above the pretrained actor's, for the next dump."""
-        for name in self.improvement.settings.reward:
-            logger.record_mean(
-                f"reward/{name}", float(np.mean([info[name] - info[f"{name}_reference"] for info in infos]))
-            )
-
-    def validation(self, logger: Logger, model: HingeDDPG, gain: np.ndarray) -> None:
-        """Keep the gains on the selection scenes, and every so often the pictures."""
-        for width, value in zip(self.improvement.settings.selection_widths, gain, strict=True):
-            logger.record(f"selection/gain_{width:g}", float(value))
-        logger.record("selection/gain", float(gain.mean()))
-        if self._validations % self.every == 0:
-            width, batch = self._batch()
-            scenes = self.improvement.selection.scenes
-            acting = {
-                PRETRAINED: scenes.acting(self.improvement.pretrained.network),
-                TRAINED: scenes.acting(model.predictor),
-            }
-            for name, figure in {
-                "critics": q_against_reward(model.judged),
-                "kernels": self._kernels(batch, width, model),
-                "pictures": before_after(batch, width, self.improvement.simulator.photos.names, acting, 3),
-            }.items():
-                logger.record(f"shown/{name}", LoggedFigure(figure, close=True), exclude=("stdout", "log", "csv"))
-        self._validations += 1
-
-    def _batch(self) -> tuple[float, Scenes]:
-        """The first batch of the selection scenes at the middle width."""
-        scenes = self.improvement.selection.scenes
-        middle = len(scenes.widths) // 2
-        return scenes.widths[middle], next(batch for width, _, batch in scenes.parts() if width == middle)
-
-    def _kernels(self, batch: Scenes, width: float, model: HingeDDPG) -> Figure:
-        """Heat maps of the true kernel and of those that the two actors name, of the first scenes."""
-        basis, count = self.improvement.simulator.basis, min(3, len(batch.lr))
-        with torch.no_grad():
-            codes = {
-                PRETRAINED: basis.to_code(self.improvement.pretrained.network(batch.lr[:count])),
-                TRAINED: basis.to_code(model.predictor(batch.lr[:count])),
-            }
-        kernels = {TRUE_KERNEL: batch.kernels.kernels[:count]} | {n: basis.decode(c) for n, c in codes.items()}
-        figure = Figure(figsize=(2 * len(kernels), 2 * count), layout="constrained")
-        axes = figure.subplots(count, len(kernels), squeeze=False)
-        for column, (name, shown) in enumerate(kernels.items()):
-            for row, kernel in enumerate(shown.cpu().numpy()):
-                axes[row, column].imshow(kernel, vmin=0)
-                axes[row, column].set_title(f"{name}\npeak {kernel.max():.3f}", fontsize=8)
-                axes[row, column].set_axis_off()
-        figure.suptitle(f"kernel width {width:g}", fontsize=8)
-        return figure
-
-
-def q_against_reward(judged: np.ndarray) -> Figure:
-    """Scatter of the critics' advantages [0] against the squashed rewards [1], of scenes not trained on yet, [2, N]."""
-    figure = Figure(figsize=(4, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.scatter(judged[1], judged[0], s=4)
-    axes.axline((0, 0), slope=1, color="gray", lw=0.8)
-    axes.set(xlabel="reward, squashed", ylabel="critics' mean advantage")
     return figure
 
 

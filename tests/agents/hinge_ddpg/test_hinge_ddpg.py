@@ -15,7 +15,7 @@ import pytest
 import torch
 from blindsr_agents.evaluation.scene_sets import FixedScenes, Selection
 from blindsr_agents.evaluation.scores import Scores
-from blindsr_agents.hinge_ddpg.agent import REWARD_CLIP, HingeDDPG, SceneBuffer, contrast, squash
+from blindsr_agents.hinge_ddpg import REWARD_CLIP, HingeDDPG, SceneBuffer, contrast, squash
 from blindsr_agents.hinge_ddpg.losses import CRITIC_LOSSES, critic_loss
 from blindsr_agents.hinge_ddpg.policy import KernelCritic
 from blindsr_agents.training.report import verdict
@@ -71,7 +71,7 @@ def make(weights: tuple[str, str]) -> Make:
             "batch_size": 16,
             "gradient_steps": 2,
             "warmup_updates": 2,
-            "n_critics": 2,
+            "critics": 2,
             "policy_kwargs": {"hidden": 64, "dropout": 0.0},
             "seed": 0,
             "device": "cpu",
@@ -473,7 +473,7 @@ def test_damaged_or_foreign_state_is_one_clear_error(make: Make, tmp_path: Path)
     agent.learn(8)
     agent.save_state(tmp_path / "state.pt")
     with pytest.raises(ValueError, match="cannot resume"):
-        make(n_critics=3).load_state(tmp_path / "state.pt")
+        make(critics=3).load_state(tmp_path / "state.pt")
 
 
 # ----------------------------------------------------------------------------------------------------------- selection

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from blindsr_agents.hinge_ddpg.agent import REWARD_CLIP, squash
+from blindsr_agents.hinge_ddpg import REWARD_CLIP, squash
 from blindsr_agents.iterative.agent import (
     EpisodeBatch,
     EpisodeMemory,
@@ -310,7 +310,7 @@ def test_damaged_or_foreign_state_is_one_clear_error(make: Make, tmp_path: Path)
         agent.load_state(tmp_path / "absent.pt")
     agent.save_state(tmp_path / "state.pt")
     with pytest.raises(ValueError, match="cannot resume"):
-        make(n_critics=3).load_state(tmp_path / "state.pt")
+        make(critics=3).load_state(tmp_path / "state.pt")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,149 @@
+"""A whole run of HingeDDPG: train, select on held-out photos, report on test photos, write the actor."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from rich.console import Console
+
+from blindsr_agents.hinge_ddpg.agent import HingeDDPG
+from blindsr_agents.hinge_ddpg.config import HingeDDPGConfig
+from blindsr_agents.training.progress import Ended, Progress
+from blindsr_agents.training.report import draw_before_after, draw_curves, measure_test, peak_memory
+from blindsr_agents.training.settings import ImprovementSettings
+from blindsr_agents.training.setup import Improvement
+from sr_env.envs.sb3 import BlindSRVecEnv
+from sr_env.envs.vector import BlindSRVectorEnv
+from sr_env.utils.checks import MissingFileError
+from sr_env.utils.files import check_writable
+from sr_env.utils.script import stop_requests
+
+from stable_baselines3.common.callbacks import BaseCallback  # isort: skip
+
+
+@dataclass
+class HingeDDPGSettings(ImprovementSettings, HingeDDPGConfig):
+    """Train HingeDDPG.
+
+    Attributes:
+        steps: Environment steps in all; training also ends when ``minutes`` are over.
+        envs: Sub-environments in one batch.
+        actions_per_scene: Sub-environments that share a scene, so that several actions are compared on it.
+        patience: Training stops after so many validations without a better actor; None goes on.
+        test_crops: Crops of the test scenes; 0 leaves the test out.
+        test_widths: Kernel widths of the test scenes; None takes those that are reported for the scale.
+        resume: Continue from the state in ``out``, as if there had been no interruption.
+    """
+
+    steps: int = 8000
+    envs: int = 32
+    actions_per_scene: int = 4
+    patience: int | None = None
+    test_crops: int = 12
+    test_widths: tuple[float, ...] | None = None
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        ImprovementSettings.__post_init__(self)
+        HingeDDPGConfig.__post_init__(self)
+
+    def config(self) -> HingeDDPGConfig:
+        """How the agent learns."""
+        return HingeDDPGConfig(**{field.name: getattr(self, field.name) for field in fields(HingeDDPGConfig)})
+
+
+def build(settings: HingeDDPGSettings, improvement: Improvement, **changes: Any) -> tuple[BlindSRVecEnv, HingeDDPG]:
+    """The environment that the settings describe, and an agent in it (``changes``: further arguments of the agent)."""
+    env = BlindSRVecEnv(
+        BlindSRVectorEnv(
+            settings.envs,
+            actions_per_scene=settings.actions_per_scene,
+            photos=improvement.photos,
+            **settings.environment(),
+        )
+    )
+    device = improvement.simulator.device
+    config, start = settings.config(), improvement.pretrained
+    return env, HingeDDPG(env=env, config=config, predictor=start, device=device, seed=settings.seed, **changes)
+
+
+def train(
+    settings: HingeDDPGSettings, callbacks: Sequence[BaseCallback] = (), console: Console | None = None
+) -> dict[str, float]:
+    """Train, select, report, and write actor, card, curves and pictures to ``settings.out``.
+
+    Args:
+        settings: The run.
+        callbacks: Further callbacks of Stable-Baselines3.
+        console: Where it is told; None takes standard output.
+
+    Returns:
+        The gain on the test photos and its standard error, ``gain`` and ``standard_error``; empty without a test.
+
+    Raises:
+        UsageError: A setting is wrong, a file is missing, or there is nothing to resume.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, with the state saved.
+    """
+    console = console or Console()
+    begun, cpu = time.monotonic(), time.process_time()
+    state_file = settings.out / "state.pt"
+    if settings.resume and not state_file.is_file():
+        raise MissingFileError(f"nothing to resume: {state_file} does not exist; start without --resume")
+    check_writable(settings.out)
+    improvement = Improvement(settings)
+    env, model = build(settings, improvement, tensorboard_log=str(settings.out / "tb"))
+
+    def save() -> None:
+        model.save_state(state_file, {"watch": progress.state(), "episodes": env.env.state()})
+
+    with stop_requests() as stop:
+        progress = Progress(improvement, settings.steps, settings.patience, save, stop.is_set, console)
+        if settings.resume:
+            kept = model.load_state(state_file)
+            progress.load_state(kept["watch"])
+            env.load_state(kept["episodes"])
+        paid = ", ".join(f"{weight:g} {name}" for name, weight in settings.reward.items())
+        console.print(
+            f"HingeDDPG, loss {settings.loss}, reward {paid} above the pretrained actor's; "
+            f"{len(improvement.photos)} photos, {settings.envs} environments on {improvement.simulator.device}; "
+            f"replay memory {settings.buffer_size} scenes, {model.memory.nbytes / 1e6:.0f} MB; steps "
+            f"{model.num_timesteps} to {settings.steps}, at most {settings.minutes:g} minutes; "
+            f"writing to {settings.out}",
+            soft_wrap=True,
+        )
+        if (left := settings.steps - model.num_timesteps) > 0:
+            with progress.bar:
+                try:
+                    model.learn(left, callback=[progress, *callbacks], log_interval=10**9, reset_num_timesteps=False)
+                except Ended as reason:
+                    console.print(f"{reason} of {settings.steps}")
+                progress.validate()
+            save()
+
+    actor = model.predictor
+    chosen = improvement.choose(actor, console)
+    model.actor.predictor.load_state_dict(actor.state_dict())
+    draw_curves(settings.out / "curves.png", improvement.selection, progress.training)
+    result: dict[str, float] = {}
+    if settings.test_crops:
+        test = measure_test(improvement, actor, settings.test_crops, settings.test_widths, console)
+        draw_before_after(settings.out / "before_after.png", test.scenes, test.shown)
+        result = test.result
+    card = {
+        "method": "HingeDDPG",
+        "kept": chosen,
+        "steps": model.num_timesteps,
+        "seconds": round(time.monotonic() - begun),
+        **({"test": result} if result else {}),
+    }
+    weights = improvement.save(actor, card)
+    written = ["curves.png", *(["before_after.png"] if result else []), weights.name]
+    console.print(f"written to {settings.out}: {', '.join(written)}", soft_wrap=True)
+    console.print(
+        f"{time.monotonic() - begun:.0f} s, {time.process_time() - cpu:.0f} s of CPU time, "
+        f"peak memory {peak_memory() / 1e9:.2f} GB"
+    )
+    return result

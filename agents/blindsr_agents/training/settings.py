@@ -1,0 +1,86 @@
+"""Settings that everything shares that improves a pretrained actor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sr_env.utils.checks import UsageError
+from sr_env.utils.devices import Precision
+from sr_env.utils.script import Weights
+
+
+@dataclass
+class ImprovementSettings:
+    """Settings shared by everything that improves a pretrained actor.
+
+    Attributes:
+        out: Folder for everything that is written; files of a run before are replaced.
+        photos: Folder of HR photos to train on, searched recursively; "bundled" takes scikit-image's photographs.
+        reward: Metrics and weights that the actor is paid by, such as ``--reward psnr=1,lpips=20``.
+        renderer: Name or path of the frozen renderer; None takes ``amnet_l_x{scale}``.
+        predictor: Name or path of the pretrained actor; None takes ``predictor_x{scale}``.
+        scale: Magnification.
+        patch_size: HR patch side in pixels.
+        minutes: Training stops after so many minutes.
+        select_every: SR images rendered between validations on the selection scenes.
+        selection_photos: Photos of the folder held out to select actors by. Where there are too few photos (as in the
+            bundled source) a quarter of each is held out instead.
+        selection_side: Longest side in HR pixels of what is taken of them; None takes them whole.
+        softness: Every photo is there twice, as it is and softened by a Gaussian of a width up to this in HR pixels; of
+            those held out every second is softened. 0 softens none, and trains for photographs as sharp as these are:
+            on softer ones an actor trained for LPIPS sharpens too much. See docs/rl.md.
+        selection_widths: Kernel widths of the selection scenes; an actor that loses at one of them is not taken.
+        guards: How much worse other metrics may become on the selection scenes, such as ``--guards psnr=0.1``, in their
+            own units, as the mean over widths.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        precision: Of the renderer: "auto" (bf16 where the device computes in it), "fp32" or "bf16".
+        metric_precision: The same for the networks in lpips, lpips_vgg and dists, in training and selection; reports
+            are made in fp32.
+        seed: Seed of scenes, exploration, networks and batches.
+    """
+
+    out: Path = Path("runs/ddpg")
+    photos: str = "bundled"
+    reward: Weights = field(default_factory=lambda: {"lpips": 1.0})
+    renderer: str | None = None
+    predictor: str | None = None
+    scale: int = 4
+    patch_size: int = 192
+    minutes: float = 3.5
+    select_every: int = 640
+    selection_photos: int = 16
+    selection_side: int | None = 288
+    softness: float = 0.0
+    selection_widths: tuple[float, ...] = (0.2, 1.3, 2.6, 3.6)
+    guards: Weights = field(default_factory=dict)
+    device: str = "auto"
+    precision: Precision = "auto"
+    metric_precision: Precision = "fp32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("select_every", "selection_photos"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} {getattr(self, name)} is not positive: give 1 or more")
+        if not self.minutes > 0:
+            raise UsageError(f"minutes {self.minutes} leave no time to train: give a positive number")
+
+    def environment(self) -> dict[str, Any]:
+        """Keywords of the environment, but for its photos."""
+        return {
+            "scale": self.scale,
+            "patch_size": self.patch_size,
+            "renderer": self.renderer,
+            "predictor": self.predictor,
+            "reward": self.reward,
+            "reference": "predictor",
+            "device": self.device,
+            "precision": self.precision,
+            "metric_precision": self.metric_precision,
+        }
+
+    def reporting(self) -> dict[str, Any]:
+        """The same for what is reported at the end: PSNR and LPIPS whatever the reward, and metrics in float32."""
+        return self.environment() | {"info_metrics": ("psnr", "lpips"), "metric_precision": "fp32"}
