@@ -39,8 +39,9 @@ def main(settings: IterativeSettings) -> dict[str, Any]:
         progress.load()
     console.print(
         f"IterativeHinge, {settings.max_steps} correction(s), {agent.n_steps}-step returns, loss {settings.loss}, "
-        f"reward {reward_title(settings.reward)} above the pretrained actor's; {len(improvement.photos)} photos, {settings.envs} environments "
-        f"on {agent.device}; steps {agent.steps} to {settings.steps}, at most {settings.minutes:g} minutes",
+        f"reward {reward_title(settings.reward)} above the pretrained actor's; {len(improvement.photos)} photos, "
+        f"{settings.envs} environments on {agent.device}; steps {agent.steps} to {settings.steps}, "
+        f"at most {settings.minutes:g} minutes",
         soft_wrap=True,
     )
     with stop_requests() as stop:
