@@ -1,1 +1,21 @@
-"""What an agent has to beat."""
+"""What the agent is measured against: the same actor improved by gradient, or by blind search."""
+
+from blindsr_agents.baselines.base import Baseline, BaselineConfig, RenderCounter
+from blindsr_agents.baselines.fine_tune import DifferentiableScore, FineTune, FineTuneConfig, check_gradient
+from blindsr_agents.baselines.random_search import RandomSearch, RandomSearchConfig
+from blindsr_agents.baselines.run import METHODS, Run, train
+
+__all__ = [
+    "METHODS",
+    "Baseline",
+    "BaselineConfig",
+    "DifferentiableScore",
+    "FineTune",
+    "FineTuneConfig",
+    "RandomSearch",
+    "RandomSearchConfig",
+    "RenderCounter",
+    "Run",
+    "check_gradient",
+    "train",
+]

@@ -41,6 +41,7 @@ from blindsr_agents.iterative.corrector import Corrector
 from blindsr_agents.iterative.critic import CorrectionCritic
 from blindsr_agents.iterative.replay import EpisodeBatch, EpisodeMemory, n_step_returns
 from blindsr_agents.training import reading_state, set_torch_generators, torch_generators
+from blindsr_agents.training import reading_state, set_torch_generators, torch_generators
 from sr_env.envs.vector import BlindSRIterativeVectorEnv
 from sr_env.models import Checkpoint, KernelPredictor
 from sr_env.utils.checks import UsageError

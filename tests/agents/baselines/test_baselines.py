@@ -1,20 +1,25 @@
-"""The alternatives to the agent: gradients, search, counting, budgets, selection, and the script."""
+"""The alternatives to the agent: gradients, search, counting, budgets, and selection."""
 
 from __future__ import annotations
 
-import signal
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from blindsr_agents.baselines.run import Baseline, DifferentiableScore, FineTune, RandomSearch, RenderCounter, train
+from blindsr_agents.baselines import (
+    Baseline,
+    DifferentiableScore,
+    FineTune,
+    RandomSearch,
+    RandomSearchConfig,
+    RenderCounter,
+    train,
+)
 from blindsr_agents.evaluation.scene_sets import FixedScenes, Selection
-from train_baseline import Settings, main
 
-from sr_env.models.checkpoint import load_predictor, read_card
+from sr_env.models import load_predictor
 from sr_env.simulator import UNIFORMS_PER_SCENE, Scenes, Simulator, SimulatorSettings
 
 METHODS = pytest.mark.parametrize("method", [FineTune, RandomSearch])
@@ -153,6 +158,24 @@ def test_equal_seeds_give_equal_actors(method: type[Baseline], simulator: Simula
     assert not torch.equal(trained(0), trained(1))
 
 
+def test_a_default_search_equals_itself(simulator: Simulator) -> None:
+    assert simulator.predictor is not None
+    one, other = (RandomSearch(simulator, simulator.predictor) for _ in range(2))
+    assert torch.equal(one.noise_shape, other.noise_shape)
+    assert one.step() == other.step()
+    for name, value in one.average.state_dict().items():
+        assert torch.equal(value, other.average.state_dict()[name])
+
+
+def test_a_config_and_changes_are_one_setting(simulator: Simulator) -> None:
+    config = RandomSearchConfig(batch=3, noise=0.5)
+    search = build(RandomSearch, simulator, config=config, batch=2)
+    assert (search.config.batch, search.config.noise, config.batch) == (2, 0.5, 3)  # type: ignore[attr-defined]
+    assert (search.learning_rate, build(FineTune, simulator).learning_rate) == (0.3, 3e-4)
+    with pytest.raises(TypeError, match="nois"):
+        build(RandomSearch, simulator, nois=1.0)
+
+
 def test_the_average_lags(simulator: Simulator) -> None:
     baseline = build(FineTune, simulator, tau=0.25)
     before, actor = (n.head[-1].bias.clone() for n in (baseline.average, baseline.actor))  # type: ignore[operator]
@@ -265,64 +288,3 @@ def test_scores_that_are_not_finite_stop_the_run(simulator: Simulator, monkeypat
     monkeypatch.setattr(baseline, "_improve", lambda scenes: float("nan"))
     with pytest.raises(FloatingPointError, match="step 0"):
         baseline.step()
-
-
-# -------------------------------------------------------------------------------------------------------------- script
-
-
-@pytest.fixture
-def small(tiny_renderer: Path, tiny_predictor: Path, photo_folder: Path, tmp_path: Path) -> dict[str, Any]:
-    return {
-        "out": tmp_path / "run",
-        "photos": str(photo_folder),
-        "renderer": str(tiny_renderer),
-        "predictor": str(tiny_predictor),
-        "patch_size": 64,
-        "calls": 48,
-        "batch": 4,
-        "select_every": 16,
-        "selection_photos": 2,
-        "selection_side": 96,
-        "test_crops": 0,
-        "device": "cpu",
-    }
-
-
-@pytest.mark.parametrize("method", ["gradient", "random"])
-def test_script(method: Any, small: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    rate = {"gradient": 3e-3, "random": 1.0}[method]
-    told = main(Settings(method=method, reward={"psnr": 1.0}, learning_rate=rate, **small))
-    path = small["out"] / "actor_x4.safetensors"
-    card = read_card(path)
-    assert {name: card[name] for name in told} == told
-    assert (card["method"], card["renderer_calls"], card["reward"]) == (method, 48, {"psnr": 1.0})
-    assert (card["renderer"], card["ended"]) == ("tiny_renderer", "calls")
-    assert card["kept"].startswith("step")
-    assert card["data"].endswith("; 2 others held out to select by")
-    assert min(card["selection"].values()) >= 0
-    assert load_predictor(path, scale=4).network.code_length == 10
-    shown = capsys.readouterr().out
-    assert "48 renderer calls" in shown
-    assert "selection scenes" in shown
-
-
-def test_ctrl_c_keeps_the_best_so_far(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    step = RandomSearch.step
-
-    def interrupted(self: RandomSearch, calls: int | None = None) -> float:
-        if self.steps == 3:
-            signal.raise_signal(signal.SIGINT)
-        return step(self, calls)
-
-    monkeypatch.setattr(RandomSearch, "step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        main(Settings(method="random", learning_rate=1.0, **small))
-    card = read_card(small["out"] / "actor_x4.safetensors")
-    assert (card["ended"], card["steps"], card["renderer_calls"]) == ("stopped", 4, 32)
-    assert card["kept"].startswith("step")
-
-
-def test_the_script_refuses_niqe_by_gradient(small: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="no gradient passes niqe"):
-        main(Settings(method="gradient", reward={"niqe": 1.0}, **{**small, "patch_size": 128}))
-    assert not small["out"].exists()

@@ -1,0 +1,86 @@
+"""A run of the script: what is written, what is shown, and how it ends."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blindsr_agents.baselines import FineTuneConfig, RandomSearch, RandomSearchConfig
+from blindsr_agents.baselines.run import BaselineSettings
+from train_baseline import main
+
+from sr_env.models import load_predictor, read_card
+
+
+@pytest.fixture
+def small(tiny_renderer: Path, tiny_predictor: Path, photo_folder: Path, tmp_path: Path) -> dict[str, Any]:
+    return {
+        "out": tmp_path / "run",
+        "photos": str(photo_folder),
+        "renderer": str(tiny_renderer),
+        "predictor": str(tiny_predictor),
+        "patch_size": 64,
+        "calls": 48,
+        "batch": 4,
+        "select_every": 16,
+        "selection_photos": 2,
+        "selection_side": 96,
+        "test_crops": 0,
+        "device": "cpu",
+    }
+
+
+@pytest.mark.parametrize("method", ["gradient", "random"])
+def test_script(method: Any, small: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    rate = {"gradient": 3e-3, "random": 1.0}[method]
+    told = main(BaselineSettings(method=method, reward={"psnr": 1.0}, learning_rate=rate, **small))
+    path = small["out"] / "actor_x4.safetensors"
+    card = read_card(path)
+    assert {name: card[name] for name in told} == told
+    assert (card["method"], card["renderer_calls"], card["reward"]) == (method, 48, {"psnr": 1.0})
+    assert (card["renderer"], card["ended"]) == ("tiny_renderer", "calls")
+    assert card["kept"].startswith("step")
+    assert card["data"].endswith("; 2 others held out to select by")
+    assert min(card["selection"].values()) >= 0
+    assert load_predictor(path, scale=4).network.code_length == 10
+    shown = capsys.readouterr().out
+    assert "48 renderer calls" in shown
+    assert "selection scenes" in shown
+
+
+def test_ctrl_c_keeps_the_best_so_far(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    step = RandomSearch.step
+
+    def interrupted(self: RandomSearch, calls: int | None = None) -> float:
+        if self.steps == 3:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, calls)
+
+    monkeypatch.setattr(RandomSearch, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        main(BaselineSettings(method="random", learning_rate=1.0, **small))
+    card = read_card(small["out"] / "actor_x4.safetensors")
+    assert (card["ended"], card["steps"], card["renderer_calls"]) == ("stopped", 4, 32)
+    assert card["kept"].startswith("step")
+
+
+def test_the_script_refuses_niqe_by_gradient(small: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="no gradient passes niqe"):
+        main(BaselineSettings(method="gradient", reward={"niqe": 1.0}, **{**small, "patch_size": 128}))
+    assert not small["out"].exists()
+
+
+@pytest.mark.parametrize("config", [FineTuneConfig(), RandomSearchConfig()])
+def test_the_command_line_has_the_classes_defaults(config: Any) -> None:
+    settings = BaselineSettings()
+    assert all(getattr(settings, field.name) == getattr(config, field.name) for field in fields(config))
+
+
+def test_wrong_settings_are_named_before_the_work(small: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"tau 2.0 does not fit"):
+        BaselineSettings(tau=2.0, **small)
+    with pytest.raises(ValueError, match=r"select_every 0"):
+        BaselineSettings(**{**small, "select_every": 0})
