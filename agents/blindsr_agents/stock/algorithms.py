@@ -1,4 +1,4 @@
-"""Stable-Baselines3's own algorithms on the vector environment: PPO, SAC, TD3, and TQC of sb3-contrib."""
+"""Algorithms of Stable-Baselines3 and sb3-contrib on the vector environment, by name."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from typing import Any, Literal, get_args
 import numpy as np
 import yaml
 from gymnasium import spaces
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 from blindsr_agents.stock.features import SceneFeatures
 from sr_env.envs.sb3 import BlindSRVecEnv
-from sr_env.utils.checks import check_choice
+from sr_env.utils.checks import MissingFileError, UsageError, check_choice
 from sr_env.utils.files import atomic_write
 
-from stable_baselines3 import PPO, SAC, TD3  # isort: skip  # after sr_env.envs.sb3, which mends torchvision
+from stable_baselines3 import A2C, DDPG, PPO, SAC, TD3  # isort: skip  # after sr_env.envs.sb3, which mends torchvision
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -26,9 +28,12 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 #: What the agents see: the frozen predictor's description of the LR image, or the image itself.
 Features = Literal["pretrained", "cnn"]
-#: Algorithms with a block of their own in the hyperparameters.
-ALGORITHMS = ("ppo", "sac", "td3", "tqc")
-#: The hyperparameters that ship with the package.
+#: Algorithms for continuous actions that have a block in the released hyperparameters.
+Algorithm = Literal["a2c", "crossq", "ddpg", "ppo", "sac", "td3", "tqc", "trpo"]
+ALGORITHMS: tuple[str, ...] = get_args(Algorithm)
+_OWN_CLASSES: Mapping[str, type[BaseAlgorithm]] = {"a2c": A2C, "ddpg": DDPG, "ppo": PPO, "sac": SAC, "td3": TD3}
+_CONTRIB_CLASSES: Mapping[str, str] = {"crossq": "CrossQ", "tqc": "TQC", "trpo": "TRPO"}
+#: The released hyperparameters.
 HYPERPARAMETERS = Path(__file__).with_name("hyperparameters.yml")
 #: Entries of a block that are no arguments of the algorithm's constructor.
 _OWN = ("n_envs", "noise_std")
@@ -38,18 +43,17 @@ def algorithm_class(name: str) -> type[BaseAlgorithm]:
     """The class of an algorithm.
 
     Raises:
-        ValueError: It is unknown, or "tqc" without sb3-contrib installed.
+        UsageError: It is unknown, or one of sb3-contrib's, which is not installed.
     """
     check_choice("algorithm", name, ALGORITHMS)
-    if name == "tqc":
-        try:
-            from sb3_contrib import TQC
-        except ImportError:
-            raise ValueError('algorithm tqc needs sb3-contrib: pip install "blindsr-gym[algorithms]"') from None
-        found: type[BaseAlgorithm] = TQC
-        return found
-    classes: dict[str, type[BaseAlgorithm]] = {"ppo": PPO, "sac": SAC, "td3": TD3}
-    return classes[name]
+    if name in _OWN_CLASSES:
+        return _OWN_CLASSES[name]
+    try:
+        import sb3_contrib
+    except ImportError:
+        raise UsageError(f'algorithm {name} needs sb3-contrib: pip install "blindsr-gym[algorithms]"') from None
+    found: type[BaseAlgorithm] = getattr(sb3_contrib, _CONTRIB_CLASSES[name])
+    return found
 
 
 def load_hyperparameters(name: str, path: Path = HYPERPARAMETERS) -> dict[str, Any]:
@@ -60,19 +64,21 @@ def load_hyperparameters(name: str, path: Path = HYPERPARAMETERS) -> dict[str, A
         path: The file.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is no YAML mapping, lacks the algorithm, or names something its constructor does not take.
+        MissingFileError: There is no such file.
+        UsageError: As :func:`algorithm_class`, or the file is no YAML mapping, lacks the algorithm, or names something
+            that its constructor does not take.
     """
+    chosen = algorithm_class(name)
     try:
         blocks = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise FileNotFoundError(f"no hyperparameters at {path}: give a YAML file with a block per algorithm") from None
+        raise MissingFileError(f"no hyperparameters at {path}: give a YAML file with a block per algorithm") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML file: {error}") from None
+        raise UsageError(f"{path} is no YAML file: {error}") from None
     if not isinstance(blocks, dict) or not isinstance(blocks.get(name), dict):
-        raise ValueError(f"{path} has no block {name!r}: give it one, with the constructor's arguments as entries")
+        raise UsageError(f"{path} has no block {name!r}: give it one, with the constructor's arguments as entries")
     block: dict[str, Any] = blocks[name]
-    known = [*_OWN, *(set(inspect.signature(algorithm_class(name)).parameters) - {"env", "policy"})]
+    known = [*_OWN, *(set(inspect.signature(chosen).parameters) - {"env", "policy"})]
     for entry in block:
         check_choice(f"hyperparameter of {name}", entry, sorted(known))
     return block
@@ -89,13 +95,13 @@ class FeaturesVecEnv(VecEnvWrapper):
         features: Describes them.
 
     Raises:
-        ValueError: The observations are no images.
+        UsageError: The observations are no images.
     """
 
     def __init__(self, venv: VecEnv, features: SceneFeatures) -> None:
         space = venv.observation_space
         if not isinstance(space, spaces.Box) or len(space.shape) != 3:
-            raise ValueError(f"observations {space} are no images: use BlindSR-v0's vector environment")
+            raise UsageError(f"observations {space} are no images: use BlindSR-v0's vector environment")
         super().__init__(venv, observation_space=features.space)
         self.features = features
         self._shown = np.zeros((venv.num_envs, *features.space.shape), np.float32)
@@ -146,7 +152,7 @@ class SmallCnn(BaseFeaturesExtractor):
         return features
 
 
-class Agent:
+class StockAgent:
     """One of Stable-Baselines3's algorithms, made for an environment.
 
     Args:
@@ -162,7 +168,7 @@ class Agent:
         model: SB3's model.
 
     Raises:
-        ValueError: The algorithm is unknown or not installed, or the predictor does not fit.
+        UsageError: The algorithm is unknown or not installed, or the predictor does not fit.
     """
 
     def __init__(
@@ -189,6 +195,8 @@ class Agent:
             length = simulator.code_length
             arguments["action_noise"] = NormalActionNoise(np.zeros(length), np.full(length, noise))
         policy = "MlpPolicy" if features == "pretrained" else "CnnPolicy"
+        if policy not in chosen.policy_aliases:
+            raise UsageError(f"{name} has no policy for images: take features 'pretrained', or another algorithm")
         self.model = chosen(policy=policy, env=seen, seed=seed, device=simulator.device, **arguments)
 
     def learn(self, steps: int) -> int:
@@ -203,8 +211,37 @@ class Agent:
         return actions
 
     def save(self, path: Path) -> Path:
-        """Write SB3's model; returns the path, which ends in .zip, as SB3 will have it."""
+        """Write SB3's model, and the policy's weights beside it.
+
+        The .zip is SB3's own format, which runs pickled code when it is loaded: load none that is not yours, and give
+        others the .safetensors file, which :meth:`load` takes.
+
+        Args:
+            path: File to write; what ends it becomes .zip.
+
+        Returns:
+            The path of the .zip.
+        """
         path = path.with_suffix(".zip")
         with atomic_write(path) as temporary:
             self.model.save(temporary)
+        with atomic_write(path.with_suffix(".safetensors")) as temporary:
+            save_model(self.model.policy, str(temporary))
         return path
+
+    def load(self, path: Path) -> None:
+        """Take up the policy's weights that :meth:`save` wrote as .safetensors, made with the same settings.
+
+        Raises:
+            MissingFileError: No such file.
+            UsageError: It holds no weights of such a policy.
+        """
+        path = path.with_suffix(".safetensors")
+        if not path.is_file():
+            raise MissingFileError(f"no policy at {path}: train one with agents/train_sb3.py --out")
+        try:
+            load_model(self.model.policy, path, device=str(self.model.device))
+        except (SafetensorError, RuntimeError) as error:
+            raise UsageError(
+                f"{path} does not fit this policy ({error}): give the settings it was made with"
+            ) from error

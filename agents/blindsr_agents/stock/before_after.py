@@ -1,4 +1,4 @@
-"""What any algorithm's training run is told by: the held-out reward of its actor before and after."""
+"""What any algorithm's training run is judged by: the held-out reward of its actor before and after."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from blindsr_agents.evaluation.scores import Scores
 from sr_env.degradation import REPORTED_WIDTHS
 from sr_env.photos import open_photos
 from sr_env.simulator import Simulator, SimulatorSettings
+from sr_env.utils.checks import UsageError
 from sr_env.utils.devices import Precision
 from sr_env.utils.images import to_uint8
 from sr_env.utils.script import Weights
@@ -46,6 +47,9 @@ class LearningSettings:
         test_widths: Kernel widths at which each is tested; None takes those that are reported for the scale.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: Of the renderer: "auto" (bf16 where the device computes in it), "fp32" or "bf16".
+
+    Raises:
+        UsageError: A number of steps or crops is not positive.
     """
 
     steps: int = 4000
@@ -63,15 +67,10 @@ class LearningSettings:
     device: str = "auto"
     precision: Precision = "auto"
 
-    def check(self) -> None:
-        """Check what the environment does not.
-
-        Raises:
-            ValueError: A number of steps or crops is not positive.
-        """
+    def __post_init__(self) -> None:
         for name in ("steps", "test_crops"):
             if (value := getattr(self, name)) < 1:
-                raise ValueError(f"{name} {value} is not positive: give 1 or more")
+                raise UsageError(f"{name} {value} is not positive: give 1 or more")
 
     def environment(self) -> dict[str, Any]:
         """Keywords for ``gym.make`` and ``gym.make_vec``."""
@@ -87,19 +86,19 @@ class LearningSettings:
             "precision": self.precision,
         }
 
-    def held_out(self) -> HeldOut:
+    def held_out(self) -> HeldOutScenes:
         """The scenes on which actors are compared.
 
         Raises:
-            ValueError: A setting is wrong.
-            FileNotFoundError: A folder or checkpoint does not exist.
+            UsageError: A setting is wrong.
+            MissingFileError: A folder or checkpoint does not exist.
         """
         photos = open_photos(self.test_photos, split="test", min_size=self.patch_size)
         simulator = Simulator(SimulatorSettings(**self.environment() | {"photos": photos}))
-        return HeldOut(simulator, self.test_crops, self.test_widths or REPORTED_WIDTHS[self.scale])
+        return HeldOutScenes(simulator, self.test_crops, self.test_widths or REPORTED_WIDTHS[self.scale])
 
 
-class HeldOut:
+class HeldOutScenes:
     """Fixed scenes on which actors are compared.
 
     Args:
@@ -130,7 +129,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BeforeAfter:
     """What came of one training run on held-out scenes.
 
     Attributes:
@@ -150,7 +149,7 @@ class Outcome:
     seconds: float
 
     @classmethod
-    def of(cls, held_out: HeldOut, actor: Actor, train: Callable[[], int]) -> Outcome:
+    def of(cls, held_out: HeldOutScenes, actor: Actor, train: Callable[[], int]) -> BeforeAfter:
         """Test an actor, train it, and test it again.
 
         Args:

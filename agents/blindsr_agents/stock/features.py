@@ -11,9 +11,9 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from sr_env.models.checkpoint import load_predictor
-from sr_env.models.predictor import KernelPredictor
+from sr_env.models import KernelPredictor, load_predictor
 from sr_env.simulator import UNIFORMS_PER_SCENE, Simulator
+from sr_env.utils.checks import UsageError
 from sr_env.utils.images import to_images
 
 #: Scenes over which the features' mean and spread are measured, and the seed they are drawn with.
@@ -31,12 +31,12 @@ class SceneFeatures:
         space: Of one description: float32 [F].
 
     Raises:
-        ValueError: Fewer than two images.
+        UsageError: Fewer than two images.
     """
 
     def __init__(self, predictor: KernelPredictor, lr: Tensor) -> None:
         if len(lr) < 2:
-            raise ValueError(f"{len(lr)} LR image(s) tell no spread of the features: give two or more")
+            raise UsageError(f"{len(lr)} LR image(s) tell no spread of the features: give two or more")
         self._predictor = predictor.eval()
         with torch.no_grad():
             features = predictor.features(lr).float()
@@ -54,8 +54,8 @@ class SceneFeatures:
             predictor: Name or path of a kernel predictor; None takes ``predictor_x{scale}``.
 
         Raises:
-            ValueError: The predictor is for another scale.
-            FileNotFoundError: There is no such predictor.
+            UsageError: The predictor is for another scale.
+            MissingFileError: There is no such predictor.
         """
         name = predictor or f"predictor_x{simulator.scale}"
         network = load_predictor(name, scale=simulator.scale, device=simulator.device).network
