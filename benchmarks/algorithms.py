@@ -2,8 +2,9 @@
 
     python benchmarks/algorithms.py --steps 3000 --seeds 0 1 2
 
-Runs the programs of examples/ one after the other. After each run the table is written anew; ``--resume`` adds what is
-missing to a table begun before with the same settings, be it from another Python environment, which RLlib needs.
+Runs ``agents/train_sb3.py``'s algorithms and the programs of examples/ one after the other. After each run the table is
+written anew; ``--resume`` adds what is missing to a table begun before with the same settings, be it from another
+Python environment, which RLlib needs.
 """
 
 from __future__ import annotations
@@ -11,31 +12,45 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict, dataclass, fields
-from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from blindsr_agents.evaluation.scene_sets import true_kernel
-from blindsr_agents.evaluation.scores import Scores
-from blindsr_agents.stock.algorithms import ALGORITHMS, Features, algorithm_class, load_hyperparameters
-from blindsr_agents.stock.before_after import HeldOut, LearningSettings, Outcome
+from blindsr_agents.evaluation.scores import Scores, reward_title
+from blindsr_agents.stock import (
+    ALGORITHMS,
+    BeforeAfter,
+    Features,
+    HeldOutScenes,
+    LearningSettings,
+    StockSettings,
+    algorithm_class,
+    load_hyperparameters,
+    train,
+)
 
-from sr_env.models.checkpoint import load_predictor
-from sr_env.utils.checks import check_choice
+from sr_env.models import load_predictor
+from sr_env.utils.checks import UsageError, check_choice
 from sr_env.utils.files import atomic_write, check_writable
 from sr_env.utils.provenance import command_line, commit, hardware, public_path
 from sr_env.utils.script import run_script
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
-
+#: Where the programs lie that are no algorithms of Stable-Baselines3's.
+_EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 ACTOR_CRITIC, RLLIB = "actor_critic_torch", "rllib_ppo"
 #: Rows of the table.
 TITLES = {
     "ppo": "PPO (Stable-Baselines3)",
+    "a2c": "A2C (Stable-Baselines3)",
+    "trpo": "TRPO (sb3-contrib)",
     "sac": "SAC (Stable-Baselines3)",
-    "td3": "TD3 (Stable-Baselines3)",
     "tqc": "TQC (sb3-contrib)",
+    "crossq": "CrossQ (sb3-contrib)",
+    "td3": "TD3 (Stable-Baselines3)",
+    "ddpg": "DDPG (Stable-Baselines3)",
     ACTOR_CRITIC: "actor-critic (plain torch)",
     RLLIB: "PPO (RLlib)",
 }
@@ -46,33 +61,41 @@ class Settings(LearningSettings):
     """Compare algorithms.
 
     Attributes:
-        algorithms: Which ones, out of ppo, sac, td3, tqc, actor_critic_torch and rllib_ppo.
+        algorithms: Which ones: those of ``agents/train_sb3.py``, actor_critic_torch and rllib_ppo.
         seeds: A training run of each algorithm per seed; ``seed`` is not used.
         features: What Stable-Baselines3's actors see; the other two always see the pretrained features.
         out: Folder for algorithms.md and algorithms.json.
         resume: Add to the results in ``out``.
     """
 
-    algorithms: tuple[str, ...] = (*ALGORITHMS, ACTOR_CRITIC)
+    algorithms: tuple[str, ...] = ("ppo", "sac", "td3", "tqc", ACTOR_CRITIC)
     seeds: tuple[int, ...] = (0, 1, 2)
     features: Features = "pretrained"
     out: Path = Path("runs/algorithms")
     resume: bool = False
 
 
-def run(settings: Settings, algorithm: str, seed: int) -> Outcome:
+def example(name: str) -> ModuleType:
+    """A program of examples/, as a module."""
+    spec = spec_from_file_location(name, _EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(settings: Settings, algorithm: str, seed: int) -> BeforeAfter:
     """Train once."""
     shared = {field.name: getattr(settings, field.name) for field in fields(LearningSettings)} | {"seed": seed}
     if algorithm in ALGORITHMS:
-        module, shared = "sb3_algorithms", shared | {"algorithm": algorithm, "features": settings.features}
-    else:
-        module = algorithm
-    example = import_module(module)
-    outcome: Outcome = example.main(example.Settings(**shared))
-    return outcome
+        return train(StockSettings(**shared, algorithm=algorithm, features=settings.features))  # type: ignore[arg-type]
+    module = example(algorithm)
+    result: BeforeAfter = module.main(module.Settings(**shared))
+    return result
 
 
-def bounds(settings: Settings, held_out: HeldOut) -> dict[str, float]:
+def bounds(settings: Settings, held_out: HeldOutScenes) -> dict[str, float]:
     """Held-out rewards of what is not learned by reward here."""
     simulator = held_out.scenes.simulator
     name = settings.predictor or f"predictor_x{settings.scale}"
@@ -93,7 +116,7 @@ def conditions(settings: Settings) -> dict[str, Any]:
     return found
 
 
-def as_row(algorithm: str, seed: int, outcome: Outcome) -> dict[str, Any]:
+def as_row(algorithm: str, seed: int, outcome: BeforeAfter) -> dict[str, Any]:
     """One run for the JSON file; ``before`` and ``after`` are scores [widths, crops].
 
     The programs that have no block among the hyperparameters hold theirs as defaults of their settings.
@@ -113,7 +136,7 @@ def as_row(algorithm: str, seed: int, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def pooled(runs: list[dict[str, Any]]) -> Outcome:
+def pooled(runs: list[dict[str, Any]]) -> BeforeAfter:
     """The mean of an algorithm's runs; a crop, averaged over seeds, counts as one sample."""
 
     def mean(name: str) -> float:
@@ -121,13 +144,13 @@ def pooled(runs: list[dict[str, Any]]) -> Outcome:
 
     before, after = (Scores({"score": np.mean([run[name] for run in runs], axis=0)}) for name in ("before", "after"))
     steps = round(mean("steps"))
-    return Outcome(before, after, mean("reward_before"), mean("reward_after"), steps, mean("seconds"))
+    return BeforeAfter(before, after, mean("reward_before"), mean("reward_after"), steps, mean("seconds"))
 
 
 def markdown(results: dict[str, Any]) -> str:
     """The table."""
     about = results["conditions"]
-    reward = ", ".join(f"{weight:g} {name}" for name, weight in about["reward"].items())
+    reward = reward_title(about["reward"])
     lines = [
         "| algorithm | seeds | steps | reward before | reward after | gain | standard error | gain of each seed | "
         "seconds | |",
@@ -164,7 +187,6 @@ def markdown(results: dict[str, Any]) -> str:
 
 def main(settings: Settings) -> None:
     """Run what is missing, and write the table after each run."""
-    settings.check()
     for algorithm in settings.algorithms:
         check_choice("algorithm", algorithm, TITLES)
         if algorithm in ALGORITHMS:
@@ -175,7 +197,7 @@ def main(settings: Settings) -> None:
     if settings.resume and path.is_file():
         results = json.loads(path.read_text(encoding="utf-8"))
         if results["conditions"] != about:
-            raise ValueError(f"{path} was made with other settings: give the same, or another --out")
+            raise UsageError(f"{path} was made with other settings: give the same, or another --out")
     else:
         held_out = settings.held_out()
         results = {

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import gymnasium as gym
 import numpy as np
 import torch
-from blindsr_agents.stock.before_after import LearningSettings, Outcome
-from blindsr_agents.stock.features import SceneFeatures
+from blindsr_agents.stock import BeforeAfter, LearningSettings, SceneFeatures
 from torch import Tensor, nn
 from torch.distributions import Normal
 
@@ -130,9 +129,8 @@ def update(
             optimizer.step()
 
 
-def main(settings: Settings) -> Outcome:
+def main(settings: Settings) -> BeforeAfter:
     """Train, test and print."""
-    settings.check()
     torch.manual_seed(settings.seed)
     held_out = settings.held_out()
     envs = gym.make_vec(
@@ -151,7 +149,7 @@ def main(settings: Settings) -> Outcome:
         scenes = torch.from_numpy(describe(images)).to(simulator.device)
         return agent.policy(scenes).mean.clamp(-1, 1).cpu().numpy()
 
-    outcome = Outcome.of(held_out, act, lambda: learn(agent, envs, describe, settings))
+    outcome = BeforeAfter.of(held_out, act, lambda: learn(agent, envs, describe, settings))
     print(outcome.sentence(f"actor-critic in torch, seed {settings.seed}"))
     envs.close()
     return outcome

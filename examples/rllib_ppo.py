@@ -17,8 +17,7 @@ import gymnasium as gym
 import numpy as np
 import ray
 import torch
-from blindsr_agents.stock.before_after import LearningSettings, Outcome
-from blindsr_agents.stock.features import SceneFeatures
+from blindsr_agents.stock import BeforeAfter, LearningSettings, SceneFeatures
 from gymnasium.wrappers import RescaleAction, TransformObservation
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.columns import Columns
@@ -103,9 +102,8 @@ def configure(settings: Settings) -> PPOConfig:
     )
 
 
-def main(settings: Settings) -> Outcome:
+def main(settings: Settings) -> BeforeAfter:
     """Train, test and print."""
-    settings.check()
     held_out = settings.held_out()
     describe = SceneFeatures.of(held_out.scenes.simulator, settings.predictor)
     ray.init(num_cpus=1, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
@@ -125,7 +123,7 @@ def main(settings: Settings) -> Outcome:
             steps = int(algorithm.train()["num_env_steps_sampled_lifetime"])
         return steps
 
-    outcome = Outcome.of(held_out, act, learn)
+    outcome = BeforeAfter.of(held_out, act, learn)
     print(outcome.sentence(f"RLlib {ray.__version__} PPO, seed {settings.seed}"))
     algorithm.stop()
     ray.shutdown()

@@ -44,7 +44,7 @@ def test_a_player_does_what_the_environment_does(make: Make, stir: Stir, correct
         with torch.no_grad():
             action = agent.actor(agent.actor.state(scene, torch.from_numpy(code), thumbnails, step))
         observation, _, _, _, infos = agent.env.step(action.numpy())
-        code = infos["final_obs"]["code"] if step == STEPS - 1 else observation["code"]
+        code = np.stack([o["code"] for o in infos["final_obs"]]) if step == STEPS - 1 else observation["code"]
     np.testing.assert_allclose(expected, code, atol=1e-4)
     if corrections:
         assert np.abs(code - scene[1].numpy()).max() > 0.01
