@@ -6,7 +6,7 @@ noise comes in opposite pairs, critics are trained alone first and know that sta
 their mean less their disagreement, is held by an anchor to the pretrained code and averaged on the way, and rewards are
 scaled per range of kernel widths.
 
-What is new is the return. Rewards of an episode add up to the total improvement, so that with ``gamma`` = 1 the return
+What is new is the return. Rewards of an episode add up to the total improvement, so that with discount gamma 1 the return
 of step t is the last score less the score before t. A critic is fitted to the n-step target
 
     h(r_t + gamma r_(t+1) + ... + gamma^(n-1) r_(t+n-1) + gamma^n h^-1(Q'(s_(t+n), mu'(s_(t+n)))))
@@ -107,7 +107,7 @@ class IterativeHinge:
         correction, horizon = simulator.settings.correction, simulator.horizon
         shape = measured_noise_shape(simulator, config.noise, config.noise_limit, config.seed)
         self.actor = Corrector(predictor, correction, horizon, shape).to(self.device)
-        self.critic = CorrectionCritic(self.actor, config.n_critics, config.hidden, config.dropout).to(self.device)
+        self.critic = CorrectionCritic(self.actor, config.critics, config.hidden, config.dropout).to(self.device)
         self.actor_target = deepcopy(self.actor).requires_grad_(False).eval()
         self.critic_target = deepcopy(self.critic).requires_grad_(False).eval()
         self.actor_optimizer = torch.optim.Adam(self.actor.head.parameters(), config.actor_learning_rate)
@@ -188,7 +188,7 @@ class IterativeHinge:
     @torch.no_grad()
     def targets(self, batch: EpisodeBatch) -> Tensor:
         """What the critics are fitted to, [B]: squashed n-step returns."""
-        returns, ends, discounts = n_step_returns(batch.rewards, batch.steps, self.n_steps, self.config.gamma)
+        returns, ends, discounts = n_step_returns(batch.rewards, batch.steps, self.n_steps, self.config.discount)
         if (discounts > 0).any():
             later = batch.at(ends.clamp(max=batch.rewards.shape[1] - 1))
             ahead = self.value(self.critic_target(self.actor_target, later, self.actor_target(later)))

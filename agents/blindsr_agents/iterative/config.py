@@ -22,7 +22,7 @@ class IterativeHingeConfig:
         buffer_size: SR images whose steps the memory keeps (1.6 kB each with the released predictor and 4 steps).
         learning_starts: SR images rendered before the first update; the actor acts, with noise, during them too.
         batch_size: Steps per update.
-        gamma: Discount of later rewards; 1, since the episodes are short and the rewards add up.
+        discount: Of later rewards; 1, since the episodes are short and the rewards add up.
         n_steps: Rewards that a target adds up before it bootstraps, 1 to the episode's length, which bootstraps
             nothing; None takes that.
         gradient_steps: Updates per step of all sub-environments.
@@ -36,7 +36,7 @@ class IterativeHingeConfig:
         saturation: The actor's value before its tanh beyond which it is penalised.
         clip: Gradient norm above which gradients are scaled down.
         tau: Polyak rate of the averaged actor and critics.
-        n_critics: Size of the ensemble; 2 are twin critics.
+        critics: Size of the ensemble; 2 are twin critics.
         pessimism: Values are the critics' mean less this many of their standard deviations.
         normalisation: Rewards are divided by their median magnitude per range of kernel widths ("width"), over "all"
             scenes, or not ("none").
@@ -55,7 +55,7 @@ class IterativeHingeConfig:
     buffer_size: int = 20_000
     learning_starts: int = 512
     batch_size: int = 256
-    gamma: float = 1.0
+    discount: float = 1.0
     n_steps: int | None = 1
     gradient_steps: int = 16
     loss: str = "hinge_l2"
@@ -67,7 +67,7 @@ class IterativeHingeConfig:
     saturation: float = 2.0
     clip: float = 1.0
     tau: float = 0.005
-    n_critics: int = 4
+    critics: int = 4
     pessimism: float = 1.0
     normalisation: Normalisation = "width"
     shift: float = REWARD_CLIP
@@ -78,8 +78,8 @@ class IterativeHingeConfig:
     def __post_init__(self) -> None:
         critic_loss(self.loss)
         check_choice("normalisation", self.normalisation, get_args(Normalisation))
-        if not 0 <= self.gamma <= 1:
-            raise UsageError(f"gamma {self.gamma} is outside [0, 1]: it is the discount of later rewards")
-        for name in ("n_critics", "batch_size", "gradient_steps"):
+        if not 0 <= self.discount <= 1:
+            raise UsageError(f"discount {self.discount} is outside [0, 1]: it weighs later rewards")
+        for name in ("critics", "batch_size", "gradient_steps"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)} is not positive: give 1 or more")

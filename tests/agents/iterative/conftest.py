@@ -37,7 +37,7 @@ def make(tiny_settings: dict[str, Any], tiny_predictor: Path) -> Make:
             "batch_size": 16,
             "gradient_steps": 2,
             "warmup_updates": 2,
-            "n_critics": 2,
+            "critics": 2,
             "hidden": 32,
         }
         return IterativeHinge(env, load_predictor(tiny_predictor), **{**small, **changes})

@@ -108,14 +108,14 @@ def test_damaged_or_foreign_state_is_one_clear_error(make: Make, tmp_path: Path)
         agent.load_state(tmp_path / "absent.pt")
     agent.save_state(tmp_path / "state.pt")
     with pytest.raises(ValueError, match="cannot resume"):
-        make(n_critics=3).load_state(tmp_path / "state.pt")
+        make(critics=3).load_state(tmp_path / "state.pt")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"n_steps": 4}, r"n_steps 4 is outside 1\.\.3"),
-        ({"gamma": 1.1}, "gamma 1.1"),
+        ({"discount": 1.1}, "discount 1.1"),
         ({"noise": 0.0}, "noise 0.0"),
         ({"loss": "huber"}, "'huber'"),
         ({"normalisation": "some"}, "'some'"),
@@ -135,8 +135,8 @@ def test_refuses_the_environment_of_one_step(tiny_settings: dict[str, Any], tiny
 
 
 def test_a_config_and_changes_are_one_setting(make: Make) -> None:
-    config = IterativeHingeConfig(gamma=0.5, n_critics=3)
-    agent = make(config=config, gamma=0.25, n_critics=2)
-    assert (agent.config.gamma, agent.config.n_critics, config.gamma) == (0.25, 2, 0.5)
-    with pytest.raises(TypeError, match="gama"):
-        make(gama=1.0)
+    config = IterativeHingeConfig(discount=0.5, critics=3)
+    agent = make(config=config, discount=0.25, critics=2)
+    assert (agent.config.discount, agent.config.critics, config.discount) == (0.25, 2, 0.5)
+    with pytest.raises(TypeError, match="discont"):
+        make(discont=1.0)

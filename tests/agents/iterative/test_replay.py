@@ -42,7 +42,7 @@ def test_monte_carlo_targets_are_the_rest_of_the_episode(make: Make, stir: Stir,
 
 
 def test_one_step_targets_bootstrap_with_the_averages(make: Make, stir: Stir, some_steps: Steps) -> None:
-    agent = make(n_steps=1, gamma=0.9)
+    agent = make(n_steps=1, discount=0.9)
     stir(agent)
     batch = some_steps(agent)
     later = batch.states[[0, 1], [1, 2]]

@@ -86,8 +86,8 @@ def test_mistakes_show_before_the_training(small: IterativeSettings, monkeypatch
     with pytest.raises(MissingFileError, match=r"no corrector at .*absent"):
         main(small)
     for wrong, message in (
-        ({"gamma": 1.5}, "gamma 1.5"),
-        ({"n_critics": 0}, "n_critics 0 is not positive"),
+        ({"discount": 1.5}, "discount 1.5"),
+        ({"critics": 0}, "critics 0 is not positive"),
         ({"normalisation": "scene"}, "unknown normalisation 'scene'"),
     ):
         with pytest.raises(UsageError, match=message):
