@@ -1,22 +1,21 @@
 """IterativeHinge: HingeDDPG's ideas for BlindSRIterative-v0, whose episodes correct the code over several steps.
 
 What carries over from :mod:`blindsr_agents.hinge_ddpg.agent`: the start is the pretrained predictor (the first
-correction is none),
-noise comes in opposite pairs, critics are trained alone first and know that staying gains nothing, the actor climbs
-their mean less their disagreement, is held by an anchor to the pretrained code and averaged on the way, and rewards are
-scaled per range of kernel widths.
+correction is none), noise comes in opposite pairs, critics are trained alone first and know that staying gains nothing,
+the actor climbs their mean less their disagreement, is held by an anchor to the pretrained code and averaged on the
+way, and rewards are scaled per range of kernel widths.
 
-What is new is the return. Rewards of an episode add up to the total improvement, so that with discount gamma 1 the return
-of step t is the last score less the score before t. A critic is fitted to the n-step target
+What is new is the return. Rewards of an episode add up to the total improvement, so that with a discount gamma of 1 the
+return of step t is the last score less the score before t. A critic is fitted to the n-step target
 
     h(r_t + gamma r_(t+1) + ... + gamma^(n-1) r_(t+n-1) + gamma^n h^-1(Q'(s_(t+n), mu'(s_(t+n)))))
 
 with averaged critics and actor, and nothing bootstrapped where the episode ends: n = 1 is DDPG's target, n =
-``max_steps`` the Monte Carlo return. h is :func:`~blindsr_agents.hinge_ddpg.agent.squash`, which must be undone
-before rewards are
-added (Pohlen et al., "Observe and Look Further", 2018). With two critics and ``pessimism`` 1 the value climbed and
-bootstrapped is the smaller of the two, TD3's twin critics, since a mean of two less their standard deviation is that.
-Returns are not corrected for the noise that later steps of a kept episode were made with, so a small n errs less.
+``max_steps`` the Monte Carlo return. h is :func:`~blindsr_agents.hinge_ddpg.losses.squash`, which must be undone before
+rewards are added (Pohlen et al., "Observe and Look Further", 2018). With two critics and ``pessimism`` 1 the value
+climbed and bootstrapped is the smaller of the two, TD3's twin critics, since a mean of two less their standard
+deviation is that. Returns are not corrected for the noise that later steps of a kept episode were made with, so a small
+n errs less.
 """
 
 from __future__ import annotations
@@ -40,7 +39,6 @@ from blindsr_agents.iterative.config import IterativeHingeConfig
 from blindsr_agents.iterative.corrector import Corrector
 from blindsr_agents.iterative.critic import CorrectionCritic
 from blindsr_agents.iterative.replay import EpisodeBatch, EpisodeMemory, n_step_returns
-from blindsr_agents.training import reading_state, set_torch_generators, torch_generators
 from blindsr_agents.training import reading_state, set_torch_generators, torch_generators
 from sr_env.envs.vector import BlindSRIterativeVectorEnv
 from sr_env.models import Checkpoint, KernelPredictor

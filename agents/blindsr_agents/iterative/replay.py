@@ -65,7 +65,7 @@ class EpisodeMemory:
         state_size: Length D of a state.
         action_size: Length L of an action.
         width_range: Range of the environment's kernel widths, in HR pixels.
-        normalisation: As in :func:`~blindsr_agents.hinge_ddpg.agent.reward_scales`.
+        normalisation: As in :func:`~blindsr_agents.hinge_ddpg.replay.reward_scales`.
 
     Raises:
         UsageError: Nothing could be kept.
