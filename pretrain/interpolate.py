@@ -1,133 +1,21 @@
 """Average the weights of two renderers: what lies between fidelity and looks, or between two runs, without training.
 
-    python pretrain/interpolate.py --first amgan_x4 --second runs/amgan/amgan_x4.safetensors --share 0.5 --data FOLDER
-
-Network interpolation (Wang et al., "ESRGAN", 2018, section 3.4): theta = (1 - share) theta_first + share theta_second.
-It only means something where one was fine-tuned from the other, or both from a third.
+python pretrain/interpolate.py --first amgan_x4 --second runs/amgan/amgan_x4.safetensors --share 0.5 --data FOLDER
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from blindsr_pretrain.interpolation import InterpolationSettings, average_renderers
 
-import torch
-from blindsr_pretrain.trainer import HeldOut, TrainingSettings, code_predictor, split_photos
-
-from sr_env.degradation import Degradation
-from sr_env.models import AMNet
-from sr_env.models.checkpoint import Checkpoint, load_renderer, save_checkpoint
-from sr_env.utils.devices import resolve_device
-from sr_env.utils.files import check_writable
-from sr_env.utils.provenance import command_line, commit, public_path
 from sr_env.utils.script import run_script
 
-#: What a card tells of each of the two; the rest of it is the first one's.
-_TOLD = ("steps", "seconds", "command", "commit", "start", "losses", "codes", "validation", "notes", "interpolated")
 
-
-@dataclass
-class Settings:
-    """Average two renderers.
-
-    Attributes:
-        first: Name or path of a renderer.
-        second: Name or path of another of the same architecture and kernel basis.
-        share: Share of the second, in [0, 1].
-        data: Folder of the HR photos that the two were trained on, whose held-out ones measure the result; "bundled"
-            takes scikit-image's photographs.
-        patch_size: HR patch side that they were trained on: smaller photos were left out.
-        validation_photos: Photos of the folder that were held out (the bundled source has its own).
-        softness: Where positive, the held-out photos are there a second time, softened by a Gaussian of this width in
-            HR pixels.
-        predictor: Name or path of a kernel predictor to measure the result with; None measures with the true codes.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        out: Folder for the average, under the first one's file name.
-    """
-
-    first: str
-    second: str
-    share: float = 0.5
-    data: str = "bundled"
-    patch_size: int = TrainingSettings.patch_size
-    validation_photos: int = TrainingSettings.validation_photos
-    softness: float = 0.0
-    predictor: str | None = None
-    device: str = "auto"
-    out: Path = Path("runs/interpolated")
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise ValueError(f"share is {self.share}: give a number from 0 (the first alone) to 1 (the second alone)")
-        if not 0 <= self.softness < float("inf"):
-            raise ValueError(f"softness is {self.softness}: give a width in HR pixels, or 0")
-
-
-@torch.no_grad()
-def interpolate(first: Checkpoint[AMNet], second: Checkpoint[AMNet], share: float) -> AMNet:
-    """A renderer with (1 - share) of the first one's weights and share of the second's.
-
-    Args:
-        first: One renderer.
-        second: The other, on the same device.
-        share: In [0, 1].
-
-    Raises:
-        ValueError: The two differ in architecture or kernel basis.
-    """
-    for key in ("architecture", "basis"):
-        if first.card[key] != second.card[key]:
-            raise ValueError(
-                f"{first.path.name} and {second.path.name} differ in {key} ({first.card[key]}, {second.card[key]}): "
-                "only renderers of one kind, of which one was trained from the other or both from a third, "
-                "can be averaged"
-            )
-    network = AMNet(**first.network.architecture).to(next(first.network.parameters()).device)
-    other = second.network.state_dict()
-    network.load_state_dict(
-        {name: value.lerp(other[name], share) for name, value in first.network.state_dict().items()}
-    )
-    return network.eval()
-
-
-def main(settings: Settings) -> dict[str, float]:
-    """Average, measure on the held-out photos and write; returns the figures."""
-    device = resolve_device(settings.device)
-    first, second = (load_renderer(name, device=device) for name in (settings.first, settings.second))
-    target = settings.out / first.path.name
-    if target.resolve() in (first.path.resolve(), second.path.resolve()):
-        raise ValueError(f"{target} is one of the two to average: choose another --out")
-    predict = code_predictor(settings.predictor, first.scale, first.basis, device)
-    network = interpolate(first, second, settings.share)
-    check_writable(settings.out, sum(p.numel() * p.element_size() for p in network.parameters()))
-    shared = {name: getattr(settings, name) for name in ("data", "patch_size", "validation_photos")}
-    held_out = split_photos(TrainingSettings(**shared))[2]
-    measure = HeldOut(
-        held_out, Degradation(first.scale), first.basis, device, settings.softness, metrics=("lpips", "psnr")
-    )
-    figures = {name: round(value, 4) for name, value in measure.score(network, predict)[0].items()}
-    card: dict[str, Any] = {
-        **first.card,
-        "interpolated": [
-            {
-                "weights": public_path(name),
-                "share": share,
-                **{key: checkpoint.card[key] for key in _TOLD if key in checkpoint.card},
-            }
-            for name, checkpoint, share in (
-                (settings.first, first, 1 - settings.share),
-                (settings.second, second, settings.share),
-            )
-        ],
-        "command": command_line(),
-        "commit": commit(),
-        "validation": figures,
-    }
-    save_checkpoint(target, network, first.basis, first.scale, card)
+def main(settings: InterpolationSettings) -> dict[str, float]:
+    """Average, measure, write and say where; returns the figures."""
+    target, figures = average_renderers(settings)
     print(f"{target}: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
     return figures
 
 
 if __name__ == "__main__":
-    run_script(Settings, main)
+    run_script(InterpolationSettings, main)

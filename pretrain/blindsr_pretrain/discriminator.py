@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
+from sr_env.utils.checks import UsageError
+
 #: Smallest side of an image that the discriminator takes.
 MIN_SIZE = 64
 # Five unit-norm layers with LeakyReLU let through so little of what sets two images apart that a distribution over
@@ -30,13 +32,13 @@ class Discriminator(nn.Module):
         channels: Width of the first layer; 32 makes 1.75 M parameters.
 
     Raises:
-        ValueError: ``outputs`` or ``channels`` is below one.
+        UsageError: ``outputs`` or ``channels`` is below one.
     """
 
     def __init__(self, outputs: int, channels: int = 32) -> None:
         super().__init__()
         if min(outputs, channels) < 1:
-            raise ValueError(f"outputs={outputs} and channels={channels} must both be >= 1")
+            raise UsageError(f"outputs={outputs} and channels={channels} must both be >= 1")
         widths = [channels * factor for factor in (1, 2, 4, 8, 8)]
         convolutions = [nn.Conv2d(3, channels, 3, padding=1)]
         convolutions += [nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in pairwise(widths)]

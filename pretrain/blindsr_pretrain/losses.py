@@ -1,6 +1,6 @@
 """What AMGAN is trained on: VGG loss, DISTS, and the two adversarial losses (realness, relativistic average).
 
-The sum is ``L1 + 15 L_vgg + 0.01 L_adversarial + 10 L_DISTS`` (:class:`LossWeights`, :func:`total`).
+The sum is ``L1 + 15 L_vgg + 0.01 L_adversarial + 10 L_DISTS + 20 L_phase`` (:class:`LossWeights`, :func:`total`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blindsr_pretrain.runtime import upload
 from sr_env.metrics import ConvFeatures, create_metric, vgg16_features, vgg19_features
-from sr_env.utils.checks import WeightsUnavailable, check_choice
+from sr_env.utils.checks import UsageError, WeightsUnavailable, check_choice
 
 VGGArchitecture = Literal["auto", "vgg19", "vgg16"]
 Anchors = Literal["supplement", "official"]
@@ -53,7 +54,7 @@ def vgg_backbone(arch: VGGArchitecture = "auto", device: torch.device | str = "c
         The features; ``arch`` and ``source`` of the result say what was taken.
 
     Raises:
-        ValueError: Unknown ``arch``.
+        UsageError: Unknown ``arch``.
         RuntimeError: The weights cannot be had (names everything tried).
     """
     check_choice("VGG", arch, ("auto", "vgg19", "vgg16"))
@@ -102,10 +103,10 @@ class VGGLoss(nn.Module):
                 f"{list(sr.shape)} with hr {list(hr.shape)}"
             )
         with torch.no_grad():
-            wanted = self.backbone(hr)
+            target = self.backbone(hr)
         distances = [
             1e3 / x.shape[1] ** 2 * F.l1_loss(_full(x), _full(y))
-            for x, y in zip(self.backbone(sr), wanted, strict=True)
+            for x, y in zip(self.backbone(sr), target, strict=True)
         ]
         return torch.stack(distances).sum()
 
@@ -227,14 +228,14 @@ class RealnessLoss(AdversarialLoss):
         form: "kl" or "cross_entropy".
 
     Raises:
-        ValueError: Fewer than 3 outcomes, or an unknown choice.
+        UsageError: Fewer than 3 outcomes, or an unknown choice.
     """
 
     needs_real = False
 
     def __init__(self, outcomes: int = 51, anchors: Anchors = "supplement", form: Form = "kl") -> None:
         if isinstance(outcomes, bool) or not isinstance(outcomes, int) or outcomes < 3:
-            raise ValueError(f"outcomes is {outcomes!r}: give a whole number of at least 3, for example 51")
+            raise UsageError(f"outcomes is {outcomes!r}: give a whole number of at least 3, for example 51")
         check_choice("anchors", anchors, ("supplement", "official"))
         check_choice("form", form, ("kl", "cross_entropy"))
         self.outputs = outcomes
@@ -265,10 +266,10 @@ class RealnessLoss(AdversarialLoss):
         """Mean over the batch of KL or cross-entropy."""
         outputs = self._check(outputs)
         with torch.autocast(outputs.device.type, enabled=False):
-            wanted = torch.as_tensor(anchor, dtype=outputs.dtype, device=outputs.device).expand_as(outputs)
+            target = upload(torch.from_numpy(anchor).to(outputs.dtype), outputs.device).expand_as(outputs)
             if self.form == "cross_entropy":
-                return F.cross_entropy(outputs, wanted)
-            return F.kl_div(F.log_softmax(outputs, 1), wanted, reduction="batchmean")  # 0 log 0 = 0
+                return F.cross_entropy(outputs, target)
+            return F.kl_div(F.log_softmax(outputs, 1), target, reduction="batchmean")  # 0 log 0 = 0
 
 
 class RelativisticAverageLoss(AdversarialLoss):
@@ -298,9 +299,9 @@ class RelativisticAverageLoss(AdversarialLoss):
         return self.discriminator(fake, real, seed)
 
 
-def _bce(logits: Tensor, wanted: float) -> Tensor:
+def _bce(logits: Tensor, target: float) -> Tensor:
     with torch.autocast(logits.device.type, enabled=False):
-        return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, wanted))
+        return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
 
 
 # ---------------------------------------------------------------------------------------------- what draws no patterns
@@ -357,7 +358,7 @@ class LossWeights:
         phase: Weight of the phase loss, without which the other terms draw a grid into flat areas.
 
     Raises:
-        ValueError: A weight is negative or not finite, or all are 0.
+        UsageError: A weight is negative or not finite, or all are 0.
     """
 
     l1: float = 1.0
@@ -369,9 +370,9 @@ class LossWeights:
     def __post_init__(self) -> None:
         for field in fields(self):
             if not 0 <= getattr(self, field.name) < math.inf:
-                raise ValueError(f"the weight of {field.name} is {getattr(self, field.name)}: give a number >= 0")
+                raise UsageError(f"the weight of {field.name} is {getattr(self, field.name)}: give a number >= 0")
         if not any(getattr(self, field.name) for field in fields(self)):
-            raise ValueError("all loss weights are 0, which trains nothing: give at least one above 0")
+            raise UsageError("all loss weights are 0, which trains nothing: give at least one above 0")
 
 
 def total(terms: Mapping[str, Tensor], weights: LossWeights) -> Tensor:

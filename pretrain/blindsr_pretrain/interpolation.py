@@ -1,0 +1,128 @@
+"""Averages of the weights of two renderers.
+
+Network interpolation (Wang et al., "ESRGAN", 2018, section 3.4): theta = (1 - share) theta_first + share theta_second.
+It only means something where one was fine-tuned from the other, or both from a third.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from blindsr_pretrain.data import split_photos
+from blindsr_pretrain.settings import DataSettings
+from blindsr_pretrain.task import code_predictor
+from blindsr_pretrain.validation import ValidationSet
+from sr_env.degradation import Degradation
+from sr_env.models import AMNet
+from sr_env.models.checkpoint import Checkpoint, load_renderer, save_checkpoint
+from sr_env.utils.checks import UsageError
+from sr_env.utils.devices import resolve_device
+from sr_env.utils.files import check_writable
+from sr_env.utils.provenance import command_line, commit, public_path
+
+#: What a card says of each of the two; the rest of it is the first one's.
+_KEPT = ("steps", "seconds", "command", "commit", "start", "losses", "codes", "validation", "notes", "interpolated")
+
+
+@dataclass(kw_only=True)
+class InterpolationSettings(DataSettings):
+    """Average two renderers, and measure the result on the photos that were held out of their training.
+
+    Attributes:
+        first: Name or path of a renderer.
+        second: Name or path of another of the same architecture and kernel basis.
+        share: Share of the second, in [0, 1].
+        predictor: Name or path of a kernel predictor to measure the result with; None measures with the true codes.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        out: Folder for the average, under the first one's file name.
+    """
+
+    first: str
+    second: str
+    share: float = 0.5
+    predictor: str | None = None
+    device: str = "auto"
+    out: Path = Path("runs/interpolated")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.share <= 1:
+            raise UsageError(f"share is {self.share}: give a number from 0 (the first alone) to 1 (the second alone)")
+
+
+@torch.no_grad()
+def interpolate(first: Checkpoint[AMNet], second: Checkpoint[AMNet], share: float) -> AMNet:
+    """A renderer with (1 - share) of the first one's weights and share of the second's.
+
+    Args:
+        first: One renderer.
+        second: The other, on the same device.
+        share: In [0, 1].
+
+    Raises:
+        UsageError: The two differ in architecture or kernel basis.
+    """
+    for key in ("architecture", "basis"):
+        if first.card[key] != second.card[key]:
+            raise UsageError(
+                f"{first.path.name} and {second.path.name} differ in {key} ({first.card[key]}, {second.card[key]}): "
+                "only renderers of one kind, of which one was trained from the other or both from a third, "
+                "can be averaged"
+            )
+    network = AMNet(**first.network.architecture).to(next(first.network.parameters()).device)
+    other = second.network.state_dict()
+    network.load_state_dict(
+        {name: value.lerp(other[name], share) for name, value in first.network.state_dict().items()}
+    )
+    return network.eval()
+
+
+def average_renderers(settings: InterpolationSettings) -> tuple[Path, dict[str, float]]:
+    """Average, measure on the held-out photos and write.
+
+    Returns:
+        The file written, and the figures.
+
+    Raises:
+        UsageError: The two cannot be averaged, or the result would replace one of them.
+    """
+    device = resolve_device(settings.device)
+    first, second = (load_renderer(name, device=device) for name in (settings.first, settings.second))
+    target = settings.out / first.path.name
+    if target.resolve() in (first.path.resolve(), second.path.resolve()):
+        raise UsageError(f"{target} is one of the two to average: choose another --out")
+    predict = code_predictor(settings.predictor, first.scale, first.basis, device)
+    network = interpolate(first, second, settings.share)
+    check_writable(settings.out, sum(p.numel() * p.element_size() for p in network.parameters()))
+    measure = ValidationSet(
+        split_photos(settings)[2],
+        Degradation(first.scale),
+        first.basis,
+        device,
+        settings.softness / 2,
+        metrics=("lpips", "psnr"),
+    )
+    figures = {name: round(value, 4) for name, value in measure.score(network, predict)[0].items()}
+    card: dict[str, Any] = {
+        **first.card,
+        "interpolated": [
+            {
+                "weights": public_path(name),
+                "share": share,
+                **{key: checkpoint.card[key] for key in _KEPT if key in checkpoint.card},
+            }
+            for name, checkpoint, share in (
+                (settings.first, first, 1 - settings.share),
+                (settings.second, second, settings.share),
+            )
+        ],
+        "command": command_line(),
+        "commit": commit(),
+        "validation": figures,
+    }
+    save_checkpoint(target, network, first.basis, first.scale, card)
+    return target, figures

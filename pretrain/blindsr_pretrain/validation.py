@@ -1,0 +1,103 @@
+"""Held-out pictures, and how well they are reconstructed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sr_env.degradation import REPORTED_WIDTHS, Degradation, KernelBasis, Kernels, quantize, soften
+from sr_env.metrics import create_metric
+from sr_env.photos import PhotoSource, crops
+from sr_env.utils.images import to_images
+
+_VALIDATION_CROP = 288
+
+
+class ValidationSet:
+    """Held-out photos, degraded once with the three reported widths, and the scores of their reconstruction.
+
+    Of a kernel family that has no widths to report, three kernels are drawn for every photo.
+
+    Args:
+        photos: The held-out photos; a centre crop of each is used.
+        degradation: How LR images are made.
+        basis: Kernel basis for the true codes.
+        device: Where they are kept.
+        softness: Where positive, every photo is also there softened by a Gaussian of this width in HR pixels.
+        metrics: What is measured.
+        drawings: Held-out drawings, measured apart; None for none.
+    """
+
+    def __init__(
+        self,
+        photos: PhotoSource,
+        degradation: Degradation,
+        basis: KernelBasis,
+        device: torch.device,
+        softness: float = 0.0,
+        metrics: Sequence[str] = ("psnr",),
+        drawings: PhotoSource | None = None,
+    ) -> None:
+        scale = degradation.scale
+        side = min(_VALIDATION_CROP, *(min(shape) for shape in photos.shapes)) // scale * scale
+        tops = np.array([(height - side) // 2 for height, _ in photos.shapes])
+        lefts = np.array([(width - side) // 2 for _, width in photos.shapes])
+        hr = to_images(crops(photos, np.arange(len(photos)), tops, lefts, side), device)
+        if softness > 0:
+            hr = torch.cat((hr, quantize(soften(hr, hr.new_full((len(hr),), softness)))))
+        self.hr = hr
+        self.metrics = {name: create_metric(name, border=scale, device=device) for name in metrics}
+        self.sets: dict[str, tuple[Tensor, Tensor]] = {}
+        for name, kernels in _kernels(degradation, len(hr), device).items():
+            self.sets[name] = (degradation(hr, kernels), basis.encode(kernels.kernels))
+        self.drawings = None
+        if drawings is not None:
+            self.drawings = ValidationSet(drawings, degradation, basis, device, metrics=metrics)
+
+    @torch.inference_mode()
+    def score(
+        self, render: Callable[[Tensor, Tensor], Tensor], predict: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[dict[str, float], Tensor]:
+        """Every metric's mean, under its name, and per width, as ``psnr_0.2``; and the last picture beside HR.
+
+        Where there are drawings, their means stand beside as ``psnr_drawings``.
+
+        Args:
+            render: (LR [B, 3, h, w], code [B, L]) -> SR [B, 3, H, W].
+            predict: LR [B, 3, h, w] -> the code [B, L] to render with. The true code's means then stand beside, as
+                ``psnr_true_kernel``. None renders with the true code.
+        """
+        if predict is not None:
+            figures, picture = self.score(lambda lr, code: render(lr, predict(lr)))
+            true_kernel = self.score(render)[0]
+            return figures | true_kernel_figures(true_kernel, list(self.metrics)), picture
+        rendered = {name: render(lr, code).float().clamp(0, 1) for name, (lr, code) in self.sets.items()}
+        figures = {}
+        for name, metric in self.metrics.items():
+            values = {kernel: float(metric(sr, self.hr).mean()) for kernel, sr in rendered.items()}
+            figures[name] = float(np.mean(list(values.values())))
+            figures |= {f"{name}_{kernel}": value for kernel, value in values.items()}
+        if self.drawings is not None:
+            drawn = self.drawings.score(render)[0]
+            figures |= {f"{name}_drawings": drawn[name] for name in self.metrics}
+        return figures, torch.cat((next(reversed(rendered.values()))[0], self.hr[0]), dim=-1)
+
+
+def true_kernel_figures(figures: dict[str, float], metrics: Sequence[str]) -> dict[str, float]:
+    """What stands beside the figures with predicted codes: ``psnr`` as ``psnr_true_kernel``, of drawings too."""
+    kept = [name for metric in metrics for name in (metric, f"{metric}_drawings") if name in figures]
+    return {f"{name}_true_kernel": figures[name] for name in kept}
+
+
+def _kernels(degradation: Degradation, count: int, device: torch.device) -> dict[str, Kernels]:
+    """Three kernels for each of ``count`` photos, by the name of their width, or by number."""
+    if degradation.kernels == "isotropic":
+        return {
+            f"{width}": degradation.build(np.full(count, width), device=device)
+            for width in REPORTED_WIDTHS[degradation.scale]
+        }
+    uniforms = np.random.default_rng(0).random((3, count, 3))
+    return {f"kernel_{number}": degradation.draw(drawn, device) for number, drawn in enumerate(uniforms, 1)}

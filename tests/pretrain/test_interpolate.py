@@ -1,0 +1,82 @@
+"""Averages of two renderers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import interpolate
+import pytest
+import torch
+from blindsr_pretrain.interpolation import InterpolationSettings
+
+from sr_env.degradation import load_basis
+from sr_env.models import AMNet
+from sr_env.models.checkpoint import load_renderer, save_checkpoint
+
+
+@pytest.fixture
+def two_renderers(tmp_path: Path) -> list[Path]:
+    """Two renderers of one architecture with other weights."""
+    paths = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        folder = tmp_path / f"run{seed}"
+        folder.mkdir()
+        card = {"steps": 10 + seed, "seed": seed, "command": f"python {seed}", "validation": {"psnr": 20.0 + seed}}
+        network = AMNet(scale=4, channels=8, blocks=1)
+        paths.append(save_checkpoint(folder / "tiny_x4.safetensors", network, load_basis("isotropic", 4), 4, card))
+    return paths
+
+
+@pytest.fixture
+def averaging(photo_folder: Path) -> Callable[..., InterpolationSettings]:
+    """Settings of an average that is measured on one small photo."""
+    return partial(InterpolationSettings, data=str(photo_folder), patch_size=64, validation_photos=1, device="cpu")
+
+
+def test_interpolation_lies_between_two_renderers(
+    two_renderers: list[Path], averaging: Callable[..., InterpolationSettings], tmp_path: Path
+) -> None:
+    first, second = map(str, two_renderers)
+    settings = averaging(first=first, second=second, share=0.25, out=tmp_path / "mean")
+    figures = interpolate.main(settings)
+    result = load_renderer(tmp_path / "mean" / "tiny_x4.safetensors")
+    ends = [load_renderer(path).network.state_dict() for path in two_renderers]
+    for name, value in result.network.state_dict().items():
+        torch.testing.assert_close(value, 0.75 * ends[0][name] + 0.25 * ends[1][name])
+    assert result.card["validation"] == figures
+    assert figures.keys() >= {"psnr", "psnr_2.6", "lpips"}
+    assert result.card["steps"] == 10
+    parts = result.card["interpolated"]
+    assert [part["share"] for part in parts] == [0.75, 0.25]
+    assert [part["validation"]["psnr"] for part in parts] == [20.0, 21.0]
+    assert [part["weights"] for part in parts] == ["run0/tiny_x4.safetensors", "run1/tiny_x4.safetensors"]
+
+
+def test_interpolation_is_measured_with_a_predictor_s_codes(
+    tiny_renderer: Path, tiny_predictor: Path, averaging: Callable[..., InterpolationSettings], tmp_path: Path
+) -> None:
+    settings = averaging(first=str(tiny_renderer), second=str(tiny_renderer), out=tmp_path / "true")
+    true = interpolate.main(settings)
+    blind = interpolate.main(replace(settings, predictor=str(tiny_predictor), out=tmp_path / "blind"))
+    assert blind["psnr_true_kernel"] == true["psnr"]
+    assert blind["lpips_true_kernel"] == true["lpips"]
+    assert blind["psnr"] != true["psnr"]
+
+
+def test_interpolation_refuses_what_cannot_be_averaged(
+    two_renderers: list[Path], tiny_renderer: Path, tmp_path: Path
+) -> None:
+    first = str(two_renderers[0])
+    network = AMNet(scale=4, channels=8, blocks=2)
+    other = save_checkpoint(tmp_path / "deeper.safetensors", network, load_basis("isotropic", 4), 4, {})
+    with pytest.raises(ValueError, match=r"tiny_x4\.safetensors and deeper\.safetensors differ in architecture"):
+        interpolate.main(InterpolationSettings(first=first, second=str(other), out=tmp_path / "mean"))
+    with pytest.raises(ValueError, match="choose another --out"):
+        interpolate.main(InterpolationSettings(first=first, second=str(tiny_renderer), out=two_renderers[0].parent))
+    with pytest.raises(ValueError, match=r"share is 1\.5"):
+        InterpolationSettings(first=first, second=first, share=1.5)
+    assert not (tmp_path / "mean").exists()
