@@ -1,11 +1,12 @@
 """Speed of the training loop against a bare forward and backward pass of the same network, measured in one run.
 
-    python benchmarks/train_throughput.py
+    python benchmarks/train_throughput.py --size amnet
 
 The bare work is what no training can do without: forward, L1 loss, backward, on a batch that lies ready on the device.
-The loop adds reading and cutting photographs, degradation, the optimiser, the moving average and logging. Both are
-compiled, and run in the same precision and memory layout. Rounds of the two are interleaved and the best of each is
-taken, so that a busy machine disturbs both alike. What counts is the share, bare time over loop time.
+The loop adds cutting photographs, degradation, the other losses, the optimiser, the moving average and logging. Both
+are compiled, and run in the same precision and memory layout. Beside them a plain matrix product in that precision
+says what the device can do. Rounds of the three are interleaved and the best of each is taken, so that a busy machine
+disturbs all alike. What counts are the shares: bare time over loop time, and the loop's operations over the product's.
 """
 
 from __future__ import annotations
@@ -20,15 +21,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from blindsr_pretrain.trainer import Trainer, split_photos
+from blindsr_pretrain.amnet import AMNetSettings, AMNetTask
+from blindsr_pretrain.batches import as_images
+from blindsr_pretrain.data import split_photos
+from blindsr_pretrain.trainer import Trainer
 from rich.console import Console
 from rich.table import Table
-from train_amnet import AMNetTask
-from train_amnet import Settings as TrainSettings
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from sr_env.degradation import Degradation
 from sr_env.utils.devices import Precision, autocast, uses_bf16
-from sr_env.utils.images import to_images
 from sr_env.utils.script import run_script
 
 
@@ -51,8 +53,8 @@ class Settings:
 
     data: str = "bundled"
     size: Literal["amnet", "amnet_l"] = "amnet_l"
-    batch_size: int = 16
-    patch_size: int = 128
+    batch_size: int = AMNetSettings.batch_size
+    patch_size: int = AMNetSettings.patch_size
     device: str = "auto"
     precision: Precision = "auto"
     compile: bool = True
@@ -72,25 +74,29 @@ def seconds_per_call(call: Callable[[], Any], device: torch.device, least: float
     return (time.perf_counter() - begun) / calls
 
 
-def bare_work(trainer: Trainer, batch: tuple[np.ndarray, np.ndarray]) -> Callable[[], None]:
-    """Forward, L1 and backward of the trainer's network on one batch that is degraded beforehand."""
+def bare_work(trainer: Trainer, network: nn.Module, batch: tuple[Tensor, np.ndarray]) -> Callable[[], None]:
+    """Forward, L1 and backward of the trainer's network, compiled or not, on one batch that is degraded beforehand."""
     task = trainer.task
-    hr = to_images(batch[0], trainer.device)
-    degradation = Degradation(task.scale)
-    kernels = degradation.draw(batch[1], hr.device)
-    lr = degradation(hr, kernels).contiguous(memory_format=torch.channels_last)
-    code = task.basis.encode(kernels.kernels)
+    hr = as_images(batch[0])
+    lr, code = task.degrade(hr, batch[1])
 
     def call() -> None:
         with autocast(trainer.settings.precision, trainer.device):
-            loss = F.l1_loss(trainer.network(lr, code).float(), hr)
+            loss = F.l1_loss(network(lr, code).float(), hr)
         task.network.zero_grad(set_to_none=True)
         loss.backward()
 
     return call
 
 
-def loop_step(trainer: Trainer, batches: Iterator[tuple[np.ndarray, np.ndarray]]) -> Callable[[], None]:
+def matrix_product(trainer: Trainer, side: int) -> Callable[[], Tensor]:
+    """A square matrix product in the trainer's precision."""
+    dtype = torch.bfloat16 if uses_bf16(trainer.settings.precision, trainer.device) else torch.float32
+    left, right = torch.rand(2, side, side, device=trainer.device).to(dtype)
+    return lambda: left @ right
+
+
+def loop_step(trainer: Trainer, batches: Iterator[tuple[Tensor, np.ndarray]]) -> Callable[[], None]:
     """One step of the training loop, data included."""
 
     def call() -> None:
@@ -107,7 +113,7 @@ def main(settings: Settings) -> None:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     with tempfile.TemporaryDirectory() as folder:
-        own = TrainSettings(
+        own = AMNetSettings(
             out=Path(folder),
             data=settings.data,
             size=settings.size,
@@ -121,23 +127,38 @@ def main(settings: Settings) -> None:
         photos, indices, held_out = split_photos(own)
         trainer = Trainer(AMNetTask(own, held_out), own, photos, indices)
         batches = trainer._batches()
-        calls = (bare_work(trainer, next(batches)), loop_step(trainer, batches))
+        first = next(batches)
+        side = 8192 if trainer.device.type == "cuda" else 1024
+        with FlopCounterMode(display=False) as counter:
+            bare_work(trainer, trainer.task.network, first)()
+        calls = (
+            bare_work(trainer, trainer.network, first),
+            loop_step(trainer, batches),
+            matrix_product(trainer, side),
+        )
         for call in calls:
             call()
         rounds = [
             [seconds_per_call(call, trainer.device, settings.seconds) for call in calls] for _ in range(settings.rounds)
         ]
         batches.close()
-    bare, step = np.min(rounds, axis=0)
+    bare, step, product = np.min(rounds, axis=0)
+    rate, reached = counter.get_total_flops() / step / 1e9, 2 * side**3 / product / 1e9
     precision = "bf16" if uses_bf16(settings.precision, trainer.device) else "fp32"
-    shown = Table(
+    table = Table(
         title=f"{settings.size} x4, batch {settings.batch_size}, HR patch {settings.patch_size}, {trainer.device}, "
         f"{precision}, {torch.get_num_threads()} threads, {settings.data}"
     )
-    for column in ("bare forward + backward", "step of the loop", "steps/s", "share of bare speed"):
-        shown.add_column(column, justify="right")
-    shown.add_row(f"{1e3 * bare:.1f} ms", f"{1e3 * step:.1f} ms", f"{1 / step:.1f}", f"{bare / step:.0%}")
-    Console(width=140).print(shown)
+    for column in (
+        *("bare forward + backward", "step of the loop", "steps/s", "share of bare speed"),
+        *("GFLOP/s of the loop", "of a matrix product", "share"),
+    ):
+        table.add_column(column, justify="right")
+    table.add_row(
+        *(f"{1e3 * bare:.1f} ms", f"{1e3 * step:.1f} ms", f"{1 / step:.1f}", f"{bare / step:.0%}"),
+        *(f"{rate:.0f}", f"{reached:.0f}", f"{rate / reached:.0%}"),
+    )
+    Console(width=160).print(table)
 
 
 if __name__ == "__main__":
