@@ -5,12 +5,13 @@ python pretrain/interpolate.py --first amgan_x4 --second runs/amgan/amgan_x4.saf
 
 from __future__ import annotations
 
-from blindsr_pretrain.interpolation import InterpolationSettings, average_renderers
+from blindsr_pretrain.interpolation import InterpolationSettings as Settings
+from blindsr_pretrain.interpolation import average_renderers
 
 from sr_env.utils.script import run_script
 
 
-def main(settings: InterpolationSettings) -> dict[str, float]:
+def main(settings: Settings) -> dict[str, float]:
     """Average, measure, write and say where; returns the figures."""
     target, figures = average_renderers(settings)
     print(f"{target}: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
@@ -18,4 +19,4 @@ def main(settings: InterpolationSettings) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    run_script(InterpolationSettings, main)
+    run_script(Settings, main)

@@ -9,16 +9,17 @@ the renderer learns to be right where the predictor is usually wrong.
 
 from __future__ import annotations
 
-from blindsr_pretrain.amgan import AMGANSettings, AMGANTask
+from blindsr_pretrain.amgan import AMGANSettings as Settings
+from blindsr_pretrain.amgan import AMGANTask
 from blindsr_pretrain.trainer import train
 
 from sr_env.utils.script import run_script
 
 
-def main(settings: AMGANSettings) -> dict[str, float]:
+def main(settings: Settings) -> dict[str, float]:
     """Fine-tune and export; returns the last validation's figures."""
     return train(AMGANTask, settings)
 
 
 if __name__ == "__main__":
-    run_script(AMGANSettings, main)
+    run_script(Settings, main)

@@ -5,16 +5,17 @@ python pretrain/train_amnet.py --data FOLDER --size amnet_l --scale 4
 
 from __future__ import annotations
 
-from blindsr_pretrain.amnet import AMNetSettings, AMNetTask
+from blindsr_pretrain.amnet import AMNetSettings as Settings
+from blindsr_pretrain.amnet import AMNetTask
 from blindsr_pretrain.trainer import train
 
 from sr_env.utils.script import run_script
 
 
-def main(settings: AMNetSettings) -> dict[str, float]:
+def main(settings: Settings) -> dict[str, float]:
     """Train and export; returns the last validation's figures."""
     return train(AMNetTask, settings)
 
 
 if __name__ == "__main__":
-    run_script(AMNetSettings, main)
+    run_script(Settings, main)

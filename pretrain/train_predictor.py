@@ -9,16 +9,17 @@ restore; ``--target hr`` takes the latter.
 
 from __future__ import annotations
 
-from blindsr_pretrain.predictor import PredictorSettings, PredictorTask
+from blindsr_pretrain.predictor import PredictorSettings as Settings
+from blindsr_pretrain.predictor import PredictorTask
 from blindsr_pretrain.trainer import train
 
 from sr_env.utils.script import run_script
 
 
-def main(settings: PredictorSettings) -> dict[str, float]:
+def main(settings: Settings) -> dict[str, float]:
     """Train and export; returns the last validation's figures."""
     return train(PredictorTask, settings)
 
 
 if __name__ == "__main__":
-    run_script(PredictorSettings, main)
+    run_script(Settings, main)

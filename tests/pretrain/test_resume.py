@@ -90,7 +90,7 @@ def test_resume_after_a_kill_goes_on_from_the_last_checkpoint(
         "import torch, tyro; import train_amnet; from blindsr_pretrain import validation\n"
         "from sr_env.models import amnet\n"
         f"torch.set_num_threads(1); amnet.SIZES = {amnet.SIZES!r}; validation._VALIDATION_CROP = 48\n"
-        "train_amnet.main(tyro.cli(train_amnet.AMNetSettings))"
+        "train_amnet.main(tyro.cli(train_amnet.Settings))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, *arguments(part)], stdout=subprocess.DEVNULL)
     checkpoint = part.out / "checkpoint.json"
