@@ -31,11 +31,10 @@ from blindsr_pretrain.losses import (
 )
 from blindsr_pretrain.runtime import upload
 from blindsr_pretrain.settings import TrainingSettings
-from blindsr_pretrain.task import Task, check_family, code_predictor
+from blindsr_pretrain.task import Task, code_predictor
 from blindsr_pretrain.validation import ValidationSet
 from sr_env.degradation import Degradation
-from sr_env.models import SIZES, AMNet
-from sr_env.models.checkpoint import load_renderer
+from sr_env.models import SIZES, AMNet, load_renderer
 from sr_env.photos import PhotoSource
 from sr_env.utils.checks import UsageError
 from sr_env.utils.devices import channels_last
@@ -110,15 +109,16 @@ class AMGANTask(Task):
         super().__init__(settings)
         device = self.device
         self.settings = settings
-        started = load_renderer(settings.start, device=device)
+        started = load_renderer(settings.start, device=device, family=settings.kernels)
+        if not isinstance(started.network, AMNet):
+            raise UsageError(f"renderer {settings.start!r} is no AMNet, which AMGAN is fine-tuned from: choose one")
         self.network = AMNet(**{**started.network.architecture, "smooth": settings.smooth}).to(device)
         inherit(self.network, started.network)
         self.basis, self.scale, self.started = started.basis, started.scale, started.card
         if (settings.render_size or 0) % self.scale:
             raise UsageError(f"render_size is {settings.render_size}: give a multiple of the scale, {self.scale}")
-        check_family(settings, settings.start, self.scale, self.basis)
         self.predicted = code_predictor(settings.predictor, self.scale, self.basis, device)
-        self.degradation = Degradation(self.scale, kernels=settings.kernels)  # type: ignore[arg-type]
+        self.degradation = Degradation(self.scale, kernels=settings.kernels)
         self.name = f"{_name(settings, self.network.architecture)}_x{self.scale}"
         self.terms: dict[str, nn.Module] = {}  # only what has a weight is loaded and computed
         self.vgg_source = None

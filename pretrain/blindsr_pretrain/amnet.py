@@ -19,8 +19,7 @@ from blindsr_pretrain.settings import TrainingSettings
 from blindsr_pretrain.task import Task
 from blindsr_pretrain.validation import ValidationSet
 from sr_env.degradation import Degradation, load_basis
-from sr_env.models import create_amnet
-from sr_env.models.checkpoint import load_renderer
+from sr_env.models import create_amnet, load_renderer
 from sr_env.photos import PhotoSource
 from sr_env.utils.checks import UsageError
 
@@ -64,8 +63,8 @@ class AMNetTask(Task):
     def __init__(self, settings: AMNetSettings, held_out: PhotoSource) -> None:
         super().__init__(settings)
         self.settings = settings
-        self.degradation = Degradation(settings.scale, kernels=settings.kernels)  # type: ignore[arg-type]
-        self.basis = load_basis(settings.kernels, settings.scale).to(self.device)  # type: ignore[arg-type]
+        self.degradation = Degradation(settings.scale, kernels=settings.kernels)
+        self.basis = load_basis(settings.kernels, settings.scale).to(self.device)
         self.scale = settings.scale
         self.name = f"{settings.size}_x{settings.scale}"
         self.network = create_amnet(settings.size, settings.scale, settings.smooth).to(self.device)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from sr_env.models import AMNet
 from sr_env.utils.checks import UsageError
 
 
 @torch.no_grad()
-def inherit(network: AMNet, smaller: AMNet) -> None:
+def inherit(network: AMNet, smaller: nn.Module) -> None:
     """Start a network from a trained one that is as large or smaller.
 
     At the same scale the result renders what the smaller one renders, to rounding (unless one has the box filter and
@@ -22,8 +23,10 @@ def inherit(network: AMNet, smaller: AMNet) -> None:
         smaller: What to start from.
 
     Raises:
-        UsageError: ``smaller`` has more channels or blocks, or another code length.
+        UsageError: ``smaller`` is no AMNet, or has more channels or blocks, or another code length.
     """
+    if not isinstance(smaller, AMNet):
+        raise UsageError(f"a {type(smaller).__name__} has no place in an AMNet: start from an AMNet, or from scratch")
     own, other = network.architecture, smaller.architecture
     if other["code_length"] != own["code_length"] or any(other[key] > own[key] for key in ("channels", "blocks")):
         raise UsageError(f"a renderer of {other} does not fit into one of {own}: choose a larger --size")

@@ -6,19 +6,20 @@ It only means something where one was fine-tuned from the other, or both from a 
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from blindsr_pretrain.data import split_photos
 from blindsr_pretrain.settings import DataSettings
 from blindsr_pretrain.task import code_predictor
 from blindsr_pretrain.validation import ValidationSet
 from sr_env.degradation import Degradation
-from sr_env.models import AMNet
-from sr_env.models.checkpoint import Checkpoint, load_renderer, save_checkpoint
+from sr_env.models import Checkpoint, load_renderer, save_checkpoint
 from sr_env.utils.checks import UsageError
 from sr_env.utils.devices import resolve_device
 from sr_env.utils.files import check_writable
@@ -55,7 +56,7 @@ class InterpolationSettings(DataSettings):
 
 
 @torch.no_grad()
-def interpolate(first: Checkpoint[AMNet], second: Checkpoint[AMNet], share: float) -> AMNet:
+def interpolate(first: Checkpoint[nn.Module], second: Checkpoint[nn.Module], share: float) -> nn.Module:
     """A renderer with (1 - share) of the first one's weights and share of the second's.
 
     Args:
@@ -73,7 +74,7 @@ def interpolate(first: Checkpoint[AMNet], second: Checkpoint[AMNet], share: floa
                 "only renderers of one kind, of which one was trained from the other or both from a third, "
                 "can be averaged"
             )
-    network = AMNet(**first.network.architecture).to(next(first.network.parameters()).device)
+    network = copy.deepcopy(first.network)
     other = second.network.state_dict()
     network.load_state_dict(
         {name: value.lerp(other[name], share) for name, value in first.network.state_dict().items()}

@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from blindsr_pretrain.data import held_out_drawings
 from blindsr_pretrain.runtime import compile_where_possible
 from blindsr_pretrain.settings import TrainingSettings
-from blindsr_pretrain.task import Task, check_family
+from blindsr_pretrain.task import Task
 from blindsr_pretrain.validation import ValidationSet, true_kernel_figures
 from sr_env.degradation import Degradation
-from sr_env.models.checkpoint import load_predictor, load_renderer
-from sr_env.models.predictor import KernelPredictor
+from sr_env.models import KernelPredictor, load_predictor, load_renderer
 from sr_env.photos import PhotoSource
 from sr_env.utils.checks import UsageError
 from sr_env.utils.devices import channels_last
@@ -31,7 +30,7 @@ class PredictorSettings(TrainingSettings):
     """Train the kernel predictor.
 
     Attributes:
-        renderer: Name or path of the frozen renderer.
+        renderer: Name or path of the frozen renderer, or the name of a registered one.
         start: Name or path of a predictor to start from; None starts from scratch. One of another scale or kernel basis
             brings its eye for blur, and ``code_steps`` teach it the new code.
         code_steps: Steps on the code alone, before the renderer takes part.
@@ -60,13 +59,12 @@ class PredictorTask(Task):
     def __init__(self, settings: PredictorSettings, held_out: PhotoSource) -> None:
         super().__init__(settings)
         device = self.device
-        checkpoint = load_renderer(settings.renderer, device=device)
+        checkpoint = load_renderer(settings.renderer, device=device, family=settings.kernels)
         self.settings = settings
         self.scale, self.basis = checkpoint.scale, checkpoint.basis
-        check_family(settings, settings.renderer, self.scale, self.basis)
         self.renderer = channels_last(checkpoint.network)
         self.rendering = compile_where_possible(self.renderer, settings, device)
-        self.degradation = Degradation(self.scale, kernels=settings.kernels)  # type: ignore[arg-type]
+        self.degradation = Degradation(self.scale, kernels=settings.kernels)
         self.name = f"predictor_x{self.scale}"
         if settings.start is None:
             self.network: nn.Module = KernelPredictor(code_length=self.basis.code_length).to(device)

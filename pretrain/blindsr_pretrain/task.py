@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from blindsr_pretrain.runtime import full_float32, training_device, upload
 from blindsr_pretrain.settings import TrainingSettings
-from sr_env.degradation import Degradation, KernelBasis, Kernels, load_basis
-from sr_env.models.checkpoint import load_predictor
-from sr_env.utils.checks import UsageError
+from sr_env.degradation import KERNEL_SIZE, Degradation, KernelBasis, Kernels
+from sr_env.models import load_predictor
 from sr_env.utils.devices import channels_last
 
 
@@ -93,7 +92,7 @@ class Task(ABC):
     def kernels_card(self) -> dict[str, Any]:
         """The card's entries on the kernels that were drawn."""
         return {
-            "kernels": f"{self.degradation.kernels} Gaussian, 21x21",
+            "kernels": f"{self.degradation.kernels}, {KERNEL_SIZE}x{KERNEL_SIZE}",
             "widths": self.degradation.width_range,
             "unblurred": self.unblurred,
         }
@@ -105,7 +104,7 @@ class Task(ABC):
             hr: HR patches, float32 in [0, 1], [B, 3, P, P].
             uniforms: As :meth:`loss` gets them.
         """
-        kernels = self.degradation.draw(uniforms)  # on the host: the same on every device, and nothing waits
+        kernels = self.degradation.draw(uniforms[:, :3])  # on the host: the same on every device, and nothing waits
         if self.unblurred > 0:
             kernels = _without_blur(kernels, torch.from_numpy(uniforms[:, 5] < self.unblurred))
         kernels = replace(
@@ -124,20 +123,6 @@ def _without_blur(kernels: Kernels, chosen: Tensor) -> Kernels:
     full = torch.where(chosen[:, None, None], delta, kernels.kernels)
     taps = None if kernels.taps is None else torch.where(chosen[:, None], delta[middle], kernels.taps)
     return replace(kernels, kernels=full, taps=taps)
-
-
-def check_family(settings: TrainingSettings, renderer: str, scale: int, basis: KernelBasis) -> None:
-    """Refuse a renderer whose codes do not describe the kernels that it would be trained with.
-
-    Raises:
-        UsageError: Its basis is not that of ``settings.kernels``; names both.
-    """
-    family = load_basis(settings.kernels, scale)  # type: ignore[arg-type]  # an unknown family is refused in there
-    if family.digest != basis.digest:
-        raise UsageError(
-            f"renderer {renderer!r} is bound to kernel basis {basis.digest}, and kernels {settings.kernels!r} at scale "
-            f"{scale} have {family.digest}: choose the --kernels that it was trained with, or another renderer"
-        )
 
 
 def code_predictor(

@@ -41,7 +41,7 @@ from blindsr_pretrain.settings import TrainingSettings
 from blindsr_pretrain.state import RECORD, load_state, save_state
 from blindsr_pretrain.task import Task
 from sr_env.degradation import quantize, soften
-from sr_env.models.checkpoint import save_checkpoint
+from sr_env.models import save_checkpoint
 from sr_env.photos import PhotoSource
 from sr_env.utils.checks import MIN_LR_SIZE, FileInTheWayError, MissingFileError, UsageError
 from sr_env.utils.devices import channels_last, uses_bf16

@@ -13,8 +13,8 @@ from blindsr_pretrain.inherit import inherit
 from blindsr_pretrain.trainer import Trainer
 from torch import nn
 
-from sr_env.models import amnet
-from sr_env.models.checkpoint import load_renderer
+from sr_env.models import amnet, load_renderer
+from sr_env.utils.checks import UsageError
 
 
 @pytest.mark.parametrize("size", [{"channels": 8, "blocks": 2}, {"channels": 12, "blocks": 4}])
@@ -53,3 +53,8 @@ def test_a_renderer_too_large_to_start_from(
     figures = trainer(replace(settings, start=str(tiny_renderer), steps=1, learning_rate=1e-9)).run()
     unchanged = trainer(replace(settings, out=settings.out / "x")).task.held_out  # type: ignore[attr-defined]
     assert figures["psnr"] == pytest.approx(unchanged.score(load_renderer(tiny_renderer).network)[0]["psnr"], abs=1e-3)
+
+
+def test_only_an_amnet_has_a_place_in_an_amnet() -> None:
+    with pytest.raises(UsageError, match="a Identity has no place in an AMNet"):
+        inherit(amnet.AMNet(channels=6, blocks=1), nn.Identity())

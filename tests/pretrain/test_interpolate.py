@@ -13,8 +13,7 @@ import torch
 from blindsr_pretrain.interpolation import InterpolationSettings
 
 from sr_env.degradation import load_basis
-from sr_env.models import AMNet
-from sr_env.models.checkpoint import load_renderer, save_checkpoint
+from sr_env.models import AMNet, load_renderer, save_checkpoint
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from blindsr_pretrain.data import split_photos
 from blindsr_pretrain.predictor import PredictorSettings, PredictorTask
 from blindsr_pretrain.trainer import Trainer
 
-from sr_env.degradation import Degradation, bicubic_resize, load_basis, quantize
+from sr_env.degradation import Degradation, KernelFamily, bicubic_resize, families, load_basis, quantize
+from sr_env.models import load_renderer
 from sr_env.utils.checks import UsageError
 
 
@@ -83,6 +84,36 @@ def test_a_renderer_of_another_family_is_refused(settings: AMNetSettings, tiny_r
     own = PredictorSettings(
         data=settings.data, device="cpu", kernels="anisotropic", renderer=str(tiny_renderer), validation_photos=2
     )
-    bases = [load_basis(kind, 4).digest for kind in ("isotropic", "anisotropic")]
-    with pytest.raises(UsageError, match=rf"basis {bases[0]}, and kernels 'anisotropic' at scale 4 have {bases[1]}"):
-        PredictorTask(own, split_photos(replace(settings, patch_size=64))[2])
+    with pytest.raises(UsageError, match=r"tiny_renderer.* takes the codes of isotropic kernels, not of .*anisotropic"):
+        PredictorTask(own, split_photos(settings)[2])
+
+
+def test_a_family_of_the_user_s_own(
+    settings: AMNetSettings,
+    hr: torch.Tensor,
+    trainer: Callable[..., Trainer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Kernels that are no Gaussians, by the name under which they are registered."""
+    monkeypatch.setattr(families, "_FAMILIES", dict(families._FAMILIES))
+
+    @families.register_family
+    class Boxes(KernelFamily):
+        name = "boxes"
+
+        def width_range(self, scale: int) -> tuple[float, float]:
+            return 1.0, 4.0
+
+        def kernels(self, widths: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
+            offsets = torch.arange(-10, 11, device=widths.device).abs()
+            inside = (widths[:, :1] - offsets).clamp(0, 1).to(widths.dtype)
+            taps = inside / inside.sum(1, keepdim=True)
+            return taps[:, :, None] * taps[:, None, :]
+
+    run = trainer(replace(settings, kernels="boxes", steps=1))
+    uniforms = np.random.default_rng(0).random((4, 6))
+    degradation = Degradation(4, kernels="boxes")
+    torch.testing.assert_close(run.task.degrade(hr, uniforms)[0], degradation(hr, degradation.draw(uniforms[:, :3])))
+    assert "psnr_kernel_3" in run.run()
+    loaded = load_renderer(run.weights, family="boxes")
+    assert loaded.card["kernels"] == "boxes, 21x21"

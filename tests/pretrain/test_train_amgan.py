@@ -29,7 +29,7 @@ from torch import nn
 
 from sr_env.degradation import Degradation, load_basis
 from sr_env.metrics import ConvFeatures
-from sr_env.models.checkpoint import load_renderer
+from sr_env.models import load_renderer
 
 
 @pytest.fixture(autouse=True)

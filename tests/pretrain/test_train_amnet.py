@@ -17,7 +17,7 @@ from blindsr_pretrain.amnet import AMNetSettings
 from blindsr_pretrain.trainer import Trainer
 
 from sr_env.degradation import Degradation, load_basis
-from sr_env.models.checkpoint import read_card
+from sr_env.models import read_card
 
 
 def test_amnet_learns_a_fixed_batch(settings: AMNetSettings, trainer: Callable[..., Trainer]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import train_predictor
@@ -15,10 +16,10 @@ from blindsr_pretrain.amnet import AMNetSettings
 from blindsr_pretrain.data import split_photos
 from blindsr_pretrain.predictor import PredictorSettings, PredictorTask
 from blindsr_pretrain.trainer import Trainer
+from torch import nn
 
-from sr_env.degradation import KernelBasis, load_basis
-from sr_env.models.checkpoint import load_predictor, load_renderer, save_checkpoint
-from sr_env.models.predictor import KernelPredictor
+from sr_env.degradation import KernelBasis, bicubic_resize, load_basis
+from sr_env.models import KernelPredictor, base, load_predictor, load_renderer, register_renderer, save_checkpoint
 
 
 def test_predictor_learns_a_fixed_batch_through_the_renderer(
@@ -98,3 +99,29 @@ def test_predictor_starts_from_one_of_another_scale(
     wrong = save_checkpoint(tmp_path / "short.safetensors", KernelPredictor(channels=8, code_length=3), short, 4, {})
     with pytest.raises(ValueError, match=r"short.*codes of 3 numbers, renderer .*tiny_renderer.* takes 10"):
         train_predictor.main(replace(start, start=str(wrong)))
+
+
+def test_predictor_learns_for_a_registered_renderer(
+    settings: AMNetSettings, common: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any network that maps an LR image and a code to SR will do."""
+    monkeypatch.setattr(base, "_RENDERERS", dict(base._RENDERERS))
+
+    @register_renderer("tinted")
+    class Tinted(nn.Module):
+        receptive_radius = 2
+
+        def __init__(self, scale: int = 4, code_length: int = 10) -> None:
+            super().__init__()
+            self.scale, self.code_length = scale, code_length
+            self.tint = nn.Linear(code_length, 3)
+
+        def forward(self, lr: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
+            return bicubic_resize(lr, (4 * lr.shape[-2], 4 * lr.shape[-1])) + self.tint(code)[:, :, None, None]
+
+    own = PredictorSettings(**{**common(settings), "steps": 2}, renderer="tinted", code_steps=0)
+    task = PredictorTask(own, split_photos(own)[2])
+    loss, terms = task.loss(task.network, torch.rand(2, 3, 64, 64), np.full((2, 6), 0.5), 0)
+    loss.backward()
+    assert terms["render"] > 0
+    assert "psnr_true_kernel" in train_predictor.main(own)

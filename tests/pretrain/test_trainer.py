@@ -28,7 +28,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sr_env.models.checkpoint import load_renderer
+from sr_env.models import load_renderer
 
 
 def curve(out: Path, name: str) -> list[float]:
