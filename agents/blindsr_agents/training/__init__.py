@@ -4,7 +4,6 @@ from blindsr_agents.training.progress import Ended, Progress
 from blindsr_agents.training.report import (
     draw_before_after,
     draw_curves,
-    make_table,
     measure_test,
     peak_memory,
     verdict,
@@ -23,7 +22,6 @@ __all__ = [
     "Progress",
     "draw_before_after",
     "draw_curves",
-    "make_table",
     "measure_test",
     "peak_memory",
     "reading_state",
