@@ -1,6 +1,6 @@
-"""Draw the README's picture: one scene of a bundled photograph, with the pretrained predictor's action.
+"""Draw a picture of the documentation: one scene of a bundled photograph, with the pretrained predictor's action.
 
-python examples/render_panel.py --out docs/panel.png
+python examples/render_panel.py --out panel.png
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import gymnasium as gym
+import numpy as np
 
 from sr_env import load_predictor
 from sr_env.utils.files import atomic_write
@@ -27,7 +28,7 @@ class Settings:
         kernel_width: Kernel width in HR pixels.
     """
 
-    out: Path = Path("docs/panel.png")
+    out: Path = Path("runs/panel.png")
     photo: str = "chelsea.png"
     crop: tuple[int, int] = (60, 120)
     kernel_width: float = 2.0
@@ -49,7 +50,7 @@ def main(settings: Settings) -> None:
     predictor = load_predictor("predictor_x4").network
     env.step(predictor.act(observation))
     with atomic_write(settings.out) as temporary:
-        cv2.imwrite(str(temporary), cv2.cvtColor(env.render(), cv2.COLOR_RGB2BGR))
+        cv2.imwrite(str(temporary), cv2.cvtColor(np.asarray(env.render()), cv2.COLOR_RGB2BGR))
     print(f"panel written to {settings.out}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import importlib.util
 import io
 import re
@@ -21,7 +20,7 @@ from PIL import Image
 from sr_env.simulator import Simulator, SimulatorSettings
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 #: What may begin a command line that is none of ours.
 OTHERS = ("pip", "python3", "pytest", "mkdocs", "tensorboard", "git", "cd", ".", "export")
 
@@ -41,15 +40,20 @@ def load(script: str) -> ModuleType:
     """Import a script."""
     path = ROOT / script
     assert path.is_file(), f"{script} does not exist"
-    folder = path.parent.name
-    if folder in ("agents", "pretrain"):
-        return importlib.import_module(f"{folder}.{path.stem}")
-    spec = importlib.util.spec_from_file_location(f"documented_{folder}_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"documented_{path.parent.name}_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def settings_of(script: str) -> Any:
+    """What a script's command line is parsed into."""
+    module = load(script)
+    found = re.search(r"run_script\((\w+), ", (ROOT / script).read_text())
+    assert found is not None, f"{script} runs nothing"
+    return getattr(module, found[1])
 
 
 def subcommands() -> dict[str, Any]:
@@ -75,17 +79,17 @@ def check_command(words: list[str]) -> None:
         settings, given = known[words[1]], words[2:]
     elif words[0] in ("python", "accelerate") and words[1] != "-m":
         place = next(index for index, word in enumerate(words) if word.endswith(".py"))
-        settings, given = load(words[place]).Settings, words[place + 1 :]
+        settings, given = settings_of(words[place]), words[place + 1 :]
     else:
         assert words[0] in OTHERS or words[:2] == ["python", "-m"], f"unknown command {words[0]}"
         return
-    told, stopped = io.StringIO(), False
+    printed, stopped = io.StringIO(), False
     try:
-        with contextlib.redirect_stderr(told), contextlib.redirect_stdout(told):
+        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
             tyro.cli(settings, args=given)
     except SystemExit as end:
         stopped = bool(end.code)
-    assert not stopped, f"{shlex.join(words)}\n{told.getvalue()}"
+    assert not stopped, f"{shlex.join(words)}\n{printed.getvalue()}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -181,7 +185,16 @@ def test_site_builds_without_warnings(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert not [line for line in done.stderr.splitlines() if line.startswith("WARNING")], done.stderr
     reference = (tmp_path / "site" / "reference" / "index.html").read_text()
-    for name in ("BlindSRVectorEnv", "Upscaler", "KernelBasis", "HingeDDPG", "create_metric"):
+    for name in (
+        "BlindSRVectorEnv",
+        "Upscaler",
+        "KernelBasis",
+        "HingeDDPGConfig",
+        "create_metric",
+        "register_function",
+        "register_renderer",
+        "register_family",
+    ):
         assert name in reference
     for page in (tmp_path / "site").rglob("*.html"):
         assert "fonts.googleapis.com" not in page.read_text()

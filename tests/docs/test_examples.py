@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageSequence
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,7 +20,7 @@ def blocks(language: str) -> list[str]:
 @pytest.mark.parametrize("index", range(2))
 def test_the_readmes_python_runs(index: int, tmp_path: Path) -> None:
     code = blocks("python")[index]
-    code = "import gymnasium as gym\nimport torch; torch.set_num_threads(1)\n" + code
+    code = "import torch; torch.set_num_threads(1)\n" + code
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
@@ -52,3 +53,16 @@ def test_the_panel_example_draws(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert out.stat().st_size > 10_000
+
+
+def test_an_episode_is_recorded_as_an_animation(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "episode.webp"
+    command = [sys.executable, str(ROOT / "examples" / "record_episode.py"), "--out", str(out), "--steps", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with Image.open(out) as animation:
+        frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(animation)]
+    assert len(frames) == 3  # the start, and what each step came to
+    assert len({frame.tobytes() for frame in frames}) == 3
+    assert out.stat().st_size < 1_000_000
+    assert (ROOT / "docs" / "episode.webp").stat().st_size < 1_000_000
