@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,7 +60,7 @@ class Settings:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure, JPEG or PNG by its name."""
-    options = {"pil_kwargs": {"quality": 88}} if path.suffix == ".jpg" else {}
+    options: dict[str, Any] = {"pil_kwargs": {"quality": 88}} if path.suffix == ".jpg" else {}
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110, bbox_inches="tight", **options)
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
@@ -81,7 +81,7 @@ def draw_kernels() -> Figure:
     """Kernels of the family, and their codes as actions against the width."""
     basis = load_basis("isotropic", _SCALE)
     figure = Figure(figsize=(9, 4.6), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(1, 1.7))
+    above, below = figure.subfigures(2, 1, height_ratios=(1, 1.7), squeeze=False)[:, 0]
     shown = torch.tensor([0.2, 0.8, 1.3, 2.0, 2.6, 3.3, 4.0])
     for axis, kernel, width in zip(above.subplots(1, len(shown)), isotropic_kernels(shown), shown, strict=True):
         axis.imshow((kernel / kernel.max()).sqrt(), cmap="inferno", vmin=0, vmax=1)
@@ -141,7 +141,7 @@ def draw_path(simulator: Simulator, settings: Settings) -> Figure:
     scenes = scene.repeat(len(widths))
     result = simulator.score(scenes, simulator.render(scenes.lr, codes), codes)
     figure = Figure(figsize=(9, 5.4), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(1.15, 1))
+    above, below = figure.subfigures(2, 1, height_ratios=(1.15, 1), squeeze=False)[:, 0]
     names = ("far too narrow", "too narrow", "true", "too wide", "far too wide")
     for axis, offset, name in zip(above.subplots(1, 5), (-1.2, -0.6, 0, 0.6, 1.2), names, strict=True):
         nearest = int((widths - settings.kernel_width - offset).abs().argmin())
@@ -173,7 +173,8 @@ def draw_losses(gamma: float = 0.99) -> Figure:
     for name in ("mse", "hinge_l2", "hinge_l1", "hinge_margin", "printed"):
         loss = critic_loss(name)
         # The losses are means over all their elements: vmap gives one value for each pair of reward and Q.
-        values = torch.vmap(partial(loss, gamma=gamma))(pairs[:, 1:], pairs[:, :1]).reshape(len(rewards), len(q))
+        values = torch.vmap(loss, in_dims=(0, 0, None))(pairs[:, 1:], pairs[:, :1], gamma)
+        values = values.reshape(len(rewards), len(q))
         left.plot(q, values[shown], label=name)
         # The printed loss falls without end, and hinge_margin is least on a whole half line: they have no minimum.
         if name not in ("printed", "hinge_margin"):

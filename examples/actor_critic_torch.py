@@ -10,6 +10,7 @@ PPO's clipped objective ("Proximal Policy Optimization Algorithms", Schulman et 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import gymnasium as gym
 import numpy as np
@@ -18,6 +19,7 @@ from blindsr_agents.stock import BeforeAfter, LearningSettings, SceneFeatures
 from torch import Tensor, nn
 from torch.distributions import Normal
 
+from sr_env.envs.vector import BlindSRVectorEnv
 from sr_env.utils.script import run_script
 
 
@@ -60,12 +62,13 @@ class ActorCritic(nn.Module):
 
     def __init__(self, features: int, actions: int, hidden: int, spread: float) -> None:
         super().__init__()
-        self.actor = nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, actions))
+        last = nn.Linear(hidden, actions)
+        self.actor = nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), last)
         self.critic = nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, 1))
         self.log_spread = nn.Parameter(torch.full((actions,), float(np.log(spread))))
         # The first actor names the mean kernel, whatever it sees.
-        nn.init.orthogonal_(self.actor[-1].weight, 0.01)
-        nn.init.zeros_(self.actor[-1].bias)
+        nn.init.orthogonal_(last.weight, 0.01)
+        nn.init.zeros_(last.bias)
 
     def policy(self, scenes: Tensor) -> Normal:
         """Descriptions [B, F] -> distributions of actions [B, L]."""
@@ -139,7 +142,7 @@ def main(settings: Settings) -> BeforeAfter:
         vectorization_mode="vector_entry_point",
         **settings.environment(),
     )
-    simulator = envs.unwrapped.simulator
+    simulator = cast(BlindSRVectorEnv, envs.unwrapped).simulator
     describe = SceneFeatures.of(simulator, settings.predictor)
     agent = ActorCritic(describe.space.shape[0], simulator.code_length, settings.hidden, settings.spread)
     agent.to(simulator.device)

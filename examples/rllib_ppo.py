@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -24,6 +24,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.tune.registry import register_env
 
+from sr_env.envs.scalar import BlindSREnv
 from sr_env.utils.script import run_script
 
 _ENVIRONMENT = "blindsr-features"
@@ -62,7 +63,7 @@ def make_env(config: dict[str, Any]) -> gym.Env[np.ndarray, np.ndarray]:
     settings = dict(config)
     limit = 1 / settings.pop("spread")
     env = RescaleAction(gym.make("BlindSR-v0", **settings), np.float32(-limit), np.float32(limit))
-    features = SceneFeatures.of(env.unwrapped.simulator, settings["predictor"])
+    features = SceneFeatures.of(cast(BlindSREnv, env.unwrapped).simulator, settings["predictor"])
     return TransformObservation(env, features, features.space)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from sr_env.registration import register_envs
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "BlindSREnv": "envs.scalar",

@@ -9,6 +9,7 @@ import sysconfig
 import tarfile
 import venv
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,8 +27,11 @@ STAND_IN = {
     "agents/__init__.py": "WHOSE = 'theirs'\n",
     "agents/train_ddpg.py": "WHOSE = 'theirs'\n",
 }
-OURS = "import sr_env, blindsr_agents.hinge_ddpg.losses, blindsr_pretrain.losses; print(sr_env.__file__)"
-THEIRS = "import agents; print(agents.__file__)"
+OURS = (
+    "import gymnasium, sr_env, blindsr_agents, blindsr_pretrain; gymnasium.spec('BlindSR-v0'); print(sr_env.__file__)"
+)
+#: Fails where a file of the distribution has gone.
+WHOLE = "import importlib.metadata as m; assert all(f.locate().is_file() for f in m.files({name!r})); "
 
 
 def run(*command: object, **options: object) -> str:
@@ -53,8 +57,8 @@ def build(project: Path, out: Path, *targets: str) -> None:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with our wheel, our sdist and the wheel of the stand-in."""
-    if not (ROOT / "pyproject.toml").is_file():
-        pytest.skip("not in a checkout")
+    if not (ROOT / "sr_env").is_dir():
+        pytest.skip("the packages are installed, and not those of this checkout")
     out = tmp_path_factory.mktemp("built")
     build(ROOT, out, "wheel", "sdist")
     other = tmp_path_factory.mktemp("other")
@@ -77,9 +81,6 @@ class Environment:
 
     def pip(self, *arguments: object) -> None:
         run(sys.executable, "-m", "pip", "--python", self.python, "-q", "--disable-pip-version-check", *arguments)
-
-    def install(self, *wheels: object) -> None:
-        self.pip("install", "--no-deps", *wheels)
 
     def whose(self, code: str, folder: Path) -> bool:
         """Whether the module whose file the code prints lies in this environment, run from an empty folder."""
@@ -113,30 +114,35 @@ def test_the_sdist_can_be_built_from(built: Path, tmp_path: Path) -> None:
     assert names[0] == names[1]
 
 
+def check_beside(built: Path, folder: Path, other: object, name: str, theirs: str, ours_first: bool) -> None:
+    """Whatever the order, both work, and each is whole when the other has gone."""
+    environment, empty = Environment(folder / "env"), folder / "empty"
+    empty.mkdir()
+    install: list[Callable[[], None]] = [
+        lambda: environment.pip("install", "--no-deps", "--no-compile", wheel(built, "blindsr_gym")),
+        lambda: environment.pip("install", "--no-compile", other),
+    ]
+    for step in install if ours_first else reversed(install):
+        step()
+    whole = [(WHOLE.format(name="blindsr-gym") + OURS), (WHOLE.format(name=name) + theirs)]
+    assert all(environment.whose(code, empty) for code in whole)
+    environment.pip("uninstall", "-y", name)
+    assert environment.whose(whole[0], empty)
+    assert "usage: " in run(environment.python.with_name("blindsr"), "--help")
+    install[1]()
+    environment.pip("uninstall", "-y", "blindsr-gym")
+    assert environment.whose(whole[1], empty)
+
+
 @pytest.mark.parametrize("ours_first", [True, False])
 def test_beside_a_distribution_called_agents(built: Path, tmp_path: Path, ours_first: bool) -> None:
-    """Whatever the order, both work, and each is whole when the other has gone."""
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    wheels = [wheel(built, "blindsr_gym"), wheel(built, "other_agents")]
-    for gone, left in (("other-agents", OURS), ("blindsr-gym", THEIRS)):
-        environment = Environment(tmp_path / gone)
-        for path in wheels if ours_first else reversed(wheels):
-            environment.install(path)
-        assert environment.whose(OURS, empty)
-        assert environment.whose(THEIRS, empty)
-        environment.pip("uninstall", "-y", gone)
-        assert environment.whose(left, empty)
+    theirs = "import agents; print(agents.__file__)"
+    check_beside(built, tmp_path, wheel(built, "other_agents"), "other-agents", theirs, ours_first)
 
 
 @pytest.mark.skipif(not os.environ.get("BLINDSR_TEST_DOWNLOAD"), reason="BLINDSR_TEST_DOWNLOAD is not set")
-def test_beside_openai_agents(built: Path, tmp_path: Path) -> None:
-    environment = Environment(tmp_path / "env")
-    environment.install("openai-agents")
-    environment.install(wheel(built, "blindsr_gym"))
-    find = "import importlib.util; print(importlib.util.find_spec('agents').origin)"  # its own needs are not installed
-    assert environment.whose(OURS, tmp_path)
-    assert environment.whose(find, tmp_path)
-    assert "usage: " in run(environment.python.with_name("blindsr"), "--help")
-    environment.pip("uninstall", "-y", "openai-agents")
-    assert environment.whose(OURS, tmp_path)
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_beside_openai_agents(built: Path, tmp_path: Path, ours_first: bool) -> None:
+    """The distribution that the name collided with, and all that it needs."""
+    theirs = "import agents; agents.Agent(name='one'); print(agents.__file__)"
+    check_beside(built, tmp_path, "openai-agents", "openai-agents", theirs, ours_first)
