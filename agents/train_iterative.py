@@ -15,10 +15,12 @@ import json
 import time
 from typing import Any
 
+from blindsr_agents.evaluation.scene_sets import PRETRAINED
 from blindsr_agents.evaluation.scores import reward_title
+from blindsr_agents.evaluation.tables import score_table
 from blindsr_agents.iterative import save_corrector
 from blindsr_agents.iterative.run import IterativeProgress, IterativeSettings, as_json, build, methods
-from blindsr_agents.training import Improvement, make_table
+from blindsr_agents.training import Improvement
 from rich.console import Console
 
 from sr_env.utils.files import atomic_write, check_writable
@@ -55,9 +57,8 @@ def main(settings: IterativeSettings) -> dict[str, Any]:
     trained = time.monotonic() - begun
     kept = progress.choose()
     scores = scenes.score_all(rows)
-    lower = [name for name, metric in scenes.simulator.metrics.items() if not metric.higher_is_better]
     title = f"{scenes.count} photos of {settings.test_photos}, each at {len(scenes.widths)} kernel widths"
-    console.print(make_table(scores, scenes.widths, lower, title))
+    console.print(score_table(scores, PRETRAINED, scenes.widths, scenes.simulator.metrics, title))
     card = {
         "method": "IterativeHinge",
         "kept": kept,
