@@ -1,7 +1,7 @@
 """What the agent is measured against: the same actor improved by gradient, or by blind search, on the same scenes.
 
 Both start from the pretrained predictor, draw their scenes from the environments' :class:`~sr_env.simulator.Simulator`
-and are selected as the agent is (:class:`blindsr_agents.evaluation.scene_sets.Selection`); neither has a critic or a
+and are selected as the agent is (:class:`blindsr_agents.training.Selection`); neither has a critic or a
 memory.
 
 * :mod:`blindsr_agents.baselines.fine_tune` climbs the gradient of the reward through the frozen renderer and the
@@ -31,8 +31,8 @@ from torch.utils.tensorboard import SummaryWriter
 from blindsr_agents.baselines.base import Baseline, BaselineConfig
 from blindsr_agents.baselines.fine_tune import FineTune, FineTuneConfig
 from blindsr_agents.baselines.random_search import RandomSearch, RandomSearchConfig
-from blindsr_agents.evaluation.scene_sets import Selection
 from blindsr_agents.training import ImprovementSettings
+from blindsr_agents.training.selection import Selection
 from sr_env.utils.checks import UsageError
 
 Ended = Literal["calls", "minutes", "stopped"]

@@ -11,11 +11,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 import yaml
 from gymnasium import spaces
-from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 from blindsr_agents.stock.features import SceneFeatures
+from blindsr_agents.training import load_weights, save_weights
 from sr_env.envs.sb3 import BlindSRVecEnv
 from sr_env.utils.checks import MissingFileError, UsageError, check_choice
 from sr_env.utils.files import atomic_write
@@ -225,8 +224,7 @@ class StockAgent:
         path = path.with_suffix(".zip")
         with atomic_write(path) as temporary:
             self.model.save(temporary)
-        with atomic_write(path.with_suffix(".safetensors")) as temporary:
-            save_model(self.model.policy, str(temporary))
+        save_weights(path.with_suffix(".safetensors"), self.model.policy)
         return path
 
     def load(self, path: Path) -> None:
@@ -236,12 +234,4 @@ class StockAgent:
             MissingFileError: No such file.
             UsageError: It holds no weights of such a policy.
         """
-        path = path.with_suffix(".safetensors")
-        if not path.is_file():
-            raise MissingFileError(f"no policy at {path}: train one with agents/train_sb3.py --out")
-        try:
-            load_model(self.model.policy, path, device=str(self.model.device))
-        except (SafetensorError, RuntimeError) as error:
-            raise UsageError(
-                f"{path} does not fit this policy ({error}): give the settings it was made with"
-            ) from error
+        load_weights(path.with_suffix(".safetensors"), self.model.policy)

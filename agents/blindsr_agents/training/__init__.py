@@ -8,9 +8,17 @@ from blindsr_agents.training.report import (
     peak_memory,
     verdict,
 )
+from blindsr_agents.training.selection import Selection
 from blindsr_agents.training.settings import ImprovementSettings
 from blindsr_agents.training.setup import Improvement
-from blindsr_agents.training.state import reading_state, set_torch_generators, torch_generators
+from blindsr_agents.training.state import (
+    load_weights,
+    reading_state,
+    save_actor,
+    save_weights,
+    set_torch_generators,
+    torch_generators,
+)
 from blindsr_agents.training.tensorboard import Board, Learner
 
 __all__ = [
@@ -20,11 +28,15 @@ __all__ = [
     "ImprovementSettings",
     "Learner",
     "Progress",
+    "Selection",
     "draw_before_after",
     "draw_curves",
+    "load_weights",
     "measure_test",
     "peak_memory",
     "reading_state",
+    "save_actor",
+    "save_weights",
     "set_torch_generators",
     "torch_generators",
     "verdict",

@@ -18,11 +18,11 @@ from blindsr_agents.evaluation.scene_sets import (
     TRUE_KERNEL,
     FixedScenes,
     Method,
-    Selection,
     true_kernel,
 )
 from blindsr_agents.evaluation.scores import Scores
 from blindsr_agents.evaluation.tables import score_table
+from blindsr_agents.training.selection import Selection
 from blindsr_agents.training.setup import Improvement
 from sr_env.degradation import REPORTED_WIDTHS
 from sr_env.models.predictor import KernelPredictor

@@ -61,6 +61,7 @@ class ImprovementSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        self.out = Path(self.out)  # from Python, a string will do
         for name in ("select_every", "selection_photos"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)} is not positive: give 1 or more")

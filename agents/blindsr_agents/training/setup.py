@@ -6,19 +6,22 @@ photos, are selected on the same held-out ones, and write the same kind of file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 
-from blindsr_agents.evaluation.scene_sets import Selection, WholeScenes
+from blindsr_agents.evaluation.scene_sets import WholeScenes
+from blindsr_agents.training.selection import Selection
 from blindsr_agents.training.settings import ImprovementSettings
-from sr_env.models.checkpoint import RELEASED, Checkpoint, save_checkpoint
-from sr_env.models.predictor import KernelPredictor
-from sr_env.photos import Part, PhotoSource, Softened, Subset, hold_out, open_photos
+from blindsr_agents.training.state import save_actor
+from sr_env.models import Checkpoint, KernelPredictor
+from sr_env.photos import BundledPhotos, Part, PhotoSource, Softened, Subset, hold_out, open_photos
 from sr_env.simulator import Simulator, SimulatorSettings
 from sr_env.utils.provenance import command_line, commit, hardware, public_path
 
@@ -31,6 +34,8 @@ class Improvement:
 
     Args:
         settings: The run's.
+        photos: HR photos to train on and to hold some out of, as ``open_photos`` takes them (a list of uint8 RGB
+            arrays, say); None takes the settings'.
 
     Attributes:
         settings: As given.
@@ -40,16 +45,23 @@ class Improvement:
         selection: Keeps the best actor.
 
     Raises:
-        ValueError: A setting is wrong, or nothing can be held out.
-        FileNotFoundError: A folder or checkpoint does not exist.
+        UsageError: A setting is wrong, nothing can be held out, or a folder or checkpoint does not exist.
     """
 
-    def __init__(self, settings: ImprovementSettings) -> None:
+    def __init__(
+        self, settings: ImprovementSettings, photos: PhotoSource | Sequence[NDArray[np.uint8]] | None = None
+    ) -> None:
         self.settings = settings
-        source = open_photos(settings.photos, split="train", min_size=settings.patch_size, memory_budget=_PHOTO_MEMORY)
+        source = open_photos(
+            settings.photos if photos is None else photos,
+            split="train",
+            min_size=settings.patch_size,
+            memory_budget=_PHOTO_MEMORY,
+        )
         self.photos, held_out = self._split(source)
         others = f"ends of {len(held_out)} of them" if isinstance(held_out, Part) else f"{len(held_out)} others"
-        self._data = f"{len(self.photos)} photographs of {public_path(settings.photos)}; {others} held out to select by"
+        self._whose = public_path(settings.photos) if photos is None else "the caller's own"
+        self._data = f"{len(self.photos)} photographs of {self._whose}; {others} held out to select by"
         if settings.softness != 0:
             self.photos = Softened(self.photos, settings.softness, both=True)
             held_out = Softened(held_out, settings.softness, both=False)
@@ -63,7 +75,7 @@ class Improvement:
 
     def _split(self, source: PhotoSource) -> tuple[PhotoSource, PhotoSource]:
         count, size = self.settings.selection_photos, self.settings.patch_size
-        if self.settings.photos != "bundled" and len(source) >= 2 * count:
+        if not isinstance(source, BundledPhotos) and len(source) >= 2 * count:
             kept, left = hold_out(len(source), count)
             return Subset(source, kept), Subset(source, left)
         return Part(source, size, held_out=False), Part(source, size, held_out=True)
@@ -86,16 +98,16 @@ class Improvement:
     def save(self, actor: KernelPredictor, card: Mapping[str, Any]) -> Path:
         """Write ``actor_x{scale}.safetensors`` and its card.
 
-        Where the pretrained actor ships, the file holds what differs from it.
+        Where the pretrained actor is released, the file holds what differs from it.
 
         Args:
             actor: The actor that was chosen.
             card: What is known of the training: method, steps, seconds, ...
         """
-        settings, start = self.settings, self.pretrained.path
+        settings = self.settings
         gain = dict(self.selection.history)[self.selection.best_step]
         full = {
-            "start": start.stem,
+            "start": self.pretrained.path.stem,
             "renderer": self.simulator.renderer.path.stem,
             "reward": dict(settings.reward),
             **card,
@@ -106,9 +118,8 @@ class Improvement:
             "seed": settings.seed,
             "command": command_line(),
             "commit": commit(),
-            "settings": {k: public_path(v) if isinstance(v, Path | str) else v for k, v in asdict(settings).items()},
+            "settings": {k: public_path(v) if isinstance(v, Path | str) else v for k, v in asdict(settings).items()}
+            | {"photos": self._whose},
             "licence": "Apache-2.0",
         }
-        path = settings.out / f"actor_x{settings.scale}.safetensors"
-        base = start.stem if start.parent == RELEASED else None
-        return save_checkpoint(path, actor, self.simulator.basis, settings.scale, full, base)
+        return save_actor(settings.out / f"actor_x{settings.scale}.safetensors", actor, self.pretrained, full)

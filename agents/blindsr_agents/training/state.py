@@ -1,16 +1,69 @@
-"""Going on after an interruption: reading a run's state safely, and torch's own generators."""
+"""What agents leave behind: actors and weights as safetensors, and the state that a run is gone on from.
+
+None of these files runs code when it is read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+from torch import Tensor, nn
 
+from sr_env.models import Checkpoint, KernelPredictor, save_checkpoint
+from sr_env.models.checkpoint import RELEASED
 from sr_env.utils.checks import MissingFileError, UsageError
+from sr_env.utils.files import atomic_write
+
+
+def save_actor(
+    path: str | Path, actor: KernelPredictor, start: Checkpoint[KernelPredictor], card: Mapping[str, Any]
+) -> Path:
+    """Write an actor as a kernel predictor's checkpoint, and its card beside it.
+
+    Args:
+        path: Safetensors file to write.
+        actor: The network.
+        start: The pretrained actor it came from; where that is released, the file holds what differs from it.
+        card: What is known of the training.
+
+    Returns:
+        The path.
+    """
+    base = start.path.stem if start.path.parent == RELEASED else None
+    return save_checkpoint(Path(path), actor, start.basis, start.scale, card, base)
+
+
+def save_weights(path: str | Path, policy: nn.Module) -> Path:
+    """Write a policy's tensors as safetensors; returns the path.
+
+    Raises:
+        UsageError: The path does not end in ``.safetensors``.
+    """
+    if Path(path).suffix != ".safetensors":
+        raise UsageError(f"weights are written as safetensors, not as {str(path)!r}: end the path in .safetensors")
+    with atomic_write(path) as temporary:
+        save_model(policy, str(temporary))
+    return Path(path)
+
+
+def load_weights(path: str | Path, policy: nn.Module) -> None:
+    """Take up what :func:`save_weights` wrote.
+
+    Raises:
+        UsageError: No such file, it is damaged, or of a policy with other settings.
+    """
+    if not Path(path).is_file():
+        raise MissingFileError(f"no policy at {path}: give the .safetensors file of one that was saved")
+    try:
+        load_model(policy, path)
+    except (SafetensorError, RuntimeError) as error:  # RuntimeError: tensors of other names or shapes
+        raise UsageError(f"{path} does not fit this policy ({error}): give the settings it was made with") from error
 
 
 @contextmanager

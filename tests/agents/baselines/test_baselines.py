@@ -17,7 +17,8 @@ from blindsr_agents.baselines import (
     RenderCounter,
     train,
 )
-from blindsr_agents.evaluation.scene_sets import FixedScenes, Selection
+from blindsr_agents.evaluation.scene_sets import FixedScenes
+from blindsr_agents.training import Selection
 
 from sr_env.models import load_predictor
 from sr_env.simulator import UNIFORMS_PER_SCENE, Scenes, Simulator, SimulatorSettings
