@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sr_env.simulator import UNIFORMS_PER_SCENE, Simulator
+from sr_env.utils.checks import UsageError
 
 #: Batches of scenes on which the renderer's answer is measured, and their size.
 _BATCHES, _BATCH = 4, 6
@@ -33,11 +34,11 @@ def noise_shape(change: Tensor, noise: float, limit: float) -> Tensor:
         limit: Standard deviation in action units that no direction exceeds, however little it changes the picture.
 
     Raises:
-        ValueError: ``noise`` or ``limit`` is not positive.
+        UsageError: ``noise`` or ``limit`` is not positive.
     """
     for name, value in (("noise", noise), ("noise_limit", limit)):
         if not 0 < value < float("inf"):
-            raise ValueError(f"{name} {value} does not fit: give a positive number")
+            raise UsageError(f"{name} {value} does not fit: give a positive number")
     variances, directions = torch.linalg.eigh(change.double())
     sizes = (noise / variances.clamp_min(1e-12).sqrt()).clamp(max=limit)
     return (directions * sizes @ directions.T).float()

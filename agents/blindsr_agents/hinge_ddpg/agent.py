@@ -22,9 +22,8 @@ Rewards must be centred per scene (``reference="predictor"``): what is left then
 
 from __future__ import annotations
 
-import warnings
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -32,15 +31,22 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from gymnasium import spaces
 from torch import Tensor, nn
 
 from blindsr_agents.exploration import measured_noise_shape, opposite_pairs
 from blindsr_agents.hinge_ddpg.config import HingeDDPGConfig
+from blindsr_agents.hinge_ddpg.environment import actions_per_scene, check_spaces, fitting_simulator, simulator_of
 from blindsr_agents.hinge_ddpg.losses import contrast, critic_loss, squash
 from blindsr_agents.hinge_ddpg.policy import KernelActor, KernelCritic, KernelPolicy
 from blindsr_agents.hinge_ddpg.replay import SceneBatch, SceneBuffer
-from blindsr_agents.training.state import reading_state, set_torch_generators, torch_generators
+from blindsr_agents.training.state import (
+    load_weights,
+    reading_state,
+    save_actor,
+    save_weights,
+    set_torch_generators,
+    torch_generators,
+)
 from sr_env.models import Checkpoint, KernelPredictor, load_predictor
 from sr_env.utils import torchvision_compat as _torchvision  # noqa: F401  # before stable_baselines3, which reaches it
 from sr_env.utils.checks import UsageError
@@ -125,101 +131,66 @@ class HingeDDPG(DDPG):
         self.rng = np.random.default_rng(self.seed)
         self.correlation = float("nan")
         self._judged: deque[tuple[float, float]] = deque(maxlen=_JUDGED)
-        if _init_setup_model:  # a saved agent brings its own
-            self.policy_kwargs["predictor"] = self._fitting_predictor(predictor)
-            simulator = self._simulator()
-            self.policy_kwargs["noise_shape"] = measured_noise_shape(
-                simulator, self.config.noise, self.config.noise_limit, self.seed
-            )
+        if _init_setup_model:  # a saved agent brings its own predictor
+            check_spaces(self.observation_space, self.action_space)
+            self.policy_kwargs["predictor"] = self._load_predictor(predictor)
             self._setup_model()
 
-    def _simulator(self) -> Any:
-        """The environment's simulator."""
-        assert self.env is not None
-        try:
-            return self.env.get_attr("simulator")[0]
-        except AttributeError:
-            raise UsageError(f"HingeDDPG learns in BlindSR-v0, not in {self.env}: give BlindSRVecEnv(...)") from None
-
-    def _fitting_predictor(
+    def _load_predictor(
         self, predictor: str | Path | Checkpoint[KernelPredictor] | None
     ) -> Checkpoint[KernelPredictor]:
-        """Load the pretrained actor and check it, and the spaces, against the environment."""
-        assert self.env is not None
-        if not isinstance(self.observation_space, spaces.Box) or len(self.observation_space.shape) != 3:
-            raise UsageError(
-                "HingeDDPG takes one-step episodes with an image to look at, not "
-                f"{type(self.observation_space).__name__} observations: use BlindSR-v0, or for BlindSRIterative-v0 "
-                "IterativeHinge (blindsr_agents.iterative)"
-            )
-        if 3 not in (self.observation_space.shape[0], self.observation_space.shape[-1]):
-            raise UsageError(
-                f"HingeDDPG looks at RGB images, not at observations of shape {self.observation_space.shape}: take off "
-                "the wrapper that makes them gray or stacks them"
-            )
-        box = self.action_space
-        if not isinstance(box, spaces.Box) or not (np.all(box.low == -1) and np.all(box.high == 1)):
-            raise UsageError(f"HingeDDPG takes actions in [-1, 1], not {box}: use BlindSR-v0")
-        simulator = self._simulator()
-        if simulator.settings.reference != "predictor":
-            warnings.warn(
-                f"the environment's rewards are not centred (reference={simulator.settings.reference!r}): the agent "
-                'climbs what an action adds to the pretrained one\'s; give reference="predictor"',
-                stacklevel=3,
-            )
+        """The pretrained actor, by default the environment's own."""
         if isinstance(predictor, Checkpoint):
-            if predictor.basis.digest != simulator.basis.digest:
-                raise UsageError(
-                    f"the predictor speaks kernel basis {predictor.basis.digest}, the environment's renderer "
-                    f"{simulator.basis.digest}: use a predictor trained for this renderer's basis"
-                )
             return predictor
+        simulator = simulator_of(self.env)
         name = predictor or simulator.settings.predictor or f"predictor_x{simulator.scale}"
         return load_predictor(name, scale=simulator.scale, basis=simulator.basis, device=self.device)
 
     def _setup_model(self) -> None:
-        network = self.policy_kwargs["predictor"].network
+        predictor = self.policy_kwargs["predictor"]
+        network = predictor.network
         self.replay_buffer_kwargs = {
             "description_size": network.feature_size + network.code_length,
             "normalisation": self.config.normalisation,
             "widths": (0.0, 1.0),
         }
         if self.env is not None:
-            self.replay_buffer_kwargs["widths"] = self._simulator().degradation.width_range
-            self.actions_per_scene = self._actions_per_scene(self.env)
-            self.replay_buffer_kwargs["actions_per_scene"] = self.actions_per_scene
+            simulator = fitting_simulator(self.env, predictor.basis, stacklevel=3)
+            self.replay_buffer_kwargs["widths"] = simulator.degradation.width_range
+            self.actions_per_scene = actions_per_scene(self.env, self.config.normalisation)
+            if "noise_shape" not in self.policy_kwargs:  # a saved agent brings its own, which takes seconds to measure
+                self.policy_kwargs["noise_shape"] = measured_noise_shape(
+                    simulator, self.config.noise, self.config.noise_limit, self.seed
+                )
+        self.replay_buffer_kwargs["actions_per_scene"] = self.actions_per_scene
         super()._setup_model()
-
-    def _actions_per_scene(self, env: Any) -> int:
-        """How many neighbouring sub-environments share a scene.
-
-        Raises:
-            UsageError: One, though rewards are to be scaled per scene.
-        """
-        times = int(env.get_attr("actions_per_scene")[0]) if env.has_attr("actions_per_scene") else 1
-        if self.config.normalisation == "scene" and times == 1:
-            raise UsageError(
-                'normalisation "scene" compares several actions on a scene and the environment has one: '
-                "give BlindSRVectorEnv(actions_per_scene=...), or another normalisation"
-            )
-        return times
 
     def set_env(self, env: Any, force_reset: bool = True) -> None:
         """Go on in another environment with as many sub-environments.
 
         Raises:
-            UsageError: Its sub-environments share scenes otherwise than those that the memory's scenes came from.
+            UsageError: It does not fit the agent, or its sub-environments share scenes otherwise than those that the
+                memory's scenes came from.
+
+        Warns:
+            UserWarning: Its rewards are not centred.
         """
         env = self._wrap_env(env, self.verbose)
-        times = self._actions_per_scene(env)
-        if times != self.actions_per_scene:
-            if self.memory.size() or self.memory.pos:
-                raise UsageError(
-                    f"the memory holds scenes with {self.actions_per_scene} action(s) each and the environment gives "
-                    f"{times}: set actions_per_scene={self.actions_per_scene}, or make a new agent"
-                )
-            self.actions_per_scene = self.memory.times = times
-            self.replay_buffer_kwargs["actions_per_scene"] = times
+        if env.num_envs != self.n_envs:
+            raise UsageError(
+                f"the agent's memory is made for {self.n_envs} sub-environments and the environment has "
+                f"{env.num_envs}: give as many, or make a new agent"
+            )
+        simulator = fitting_simulator(env, self.policy_kwargs["predictor"].basis, stacklevel=2)
+        times = actions_per_scene(env, self.config.normalisation)
+        if self.memory.size() == 0:
+            self.memory.share_scenes(times, simulator.degradation.width_range)
+        elif times != self.actions_per_scene:
+            raise UsageError(
+                f"the memory holds scenes with {self.actions_per_scene} action(s) each and the environment gives "
+                f"{times}: set actions_per_scene={self.actions_per_scene}, or make a new agent"
+            )
+        self.actions_per_scene = times
         super().set_env(env, force_reset)
 
     @property
@@ -335,13 +306,70 @@ class HingeDDPG(DDPG):
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_judged"]
 
-    # --------------------------------------------------------------------------------------------------------- resume
+    # ------------------------------------------------------------------------------------------------- save and load
+
+    def save(self, path: Any, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None) -> None:
+        """Write the whole agent, but for its memory, as SB3's zip.
+
+        The zip holds pickles. What others shall load is better written by :meth:`save_weights` or :meth:`save_actor`,
+        whose files hold numbers alone.
+
+        Args:
+            path: File to write; ``.zip`` is added.
+            exclude: Attributes to leave out.
+            include: Attributes to keep though they are left out by default.
+        """
+        super().save(path, exclude, include)
+
+    @classmethod
+    def load(cls, path: Any, env: Any = None, device: torch.device | str = "auto", **kwargs: Any) -> HingeDDPG:  # type: ignore[override]
+        """Read what :meth:`save` wrote.
+
+        **Loading runs whatever code the file holds**, as with every zip of SB3's: load only your own, and take those of
+        others as safetensors (:meth:`load_weights`).
+
+        Args:
+            path: The zip.
+            env: Where it goes on learning; None for an agent that only acts.
+            device: Where it computes.
+            **kwargs: Further arguments of SB3's.
+
+        Raises:
+            UsageError: The environment does not fit the agent.
+
+        Warns:
+            UserWarning: The environment's rewards are not centred.
+        """
+        return super().load(path, env=env, device=device, **kwargs)
+
+    def save_weights(self, path: str | Path) -> Path:
+        """Write actor, critics and their averages as safetensors, which hold numbers alone; returns the path."""
+        return save_weights(path, self.policy)
+
+    def load_weights(self, path: str | Path) -> None:
+        """Take up what :meth:`save_weights` wrote of an agent with the same settings; runs no code of the file's.
+
+        Raises:
+            UsageError: No such file, it is damaged, or of an agent with other settings.
+        """
+        load_weights(path, self.policy)
+
+    def save_actor(self, path: str | Path, card: Mapping[str, Any] | None = None) -> Path:
+        """Write the averaged actor as a kernel predictor, which ``load_predictor`` and ``blindsr upscale`` take.
+
+        Args:
+            path: Safetensors file to write; its card, a JSON file, goes beside it.
+            card: What is known of the training.
+
+        Returns:
+            The path.
+        """
+        return save_actor(path, self.predictor, self.policy.pretrained_predictor, card or {})
 
     def save_state(self, path: str | Path, extra: Mapping[str, Any] | None = None) -> None:
         """Write everything that goes on after an interruption: networks, optimisers, memory, counters, generator.
 
-        The file is read back without running any code in it. :meth:`save`'s zip, like every one of SB3's, holds
-        pickles, and loading it runs what they hold: load only your own.
+        The file is read back without running any code in it.
 
         Args:
             path: File to write, atomically.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from blindsr_agents.hinge_ddpg.losses import REWARD_CLIP, critic_loss
 from sr_env.utils.checks import UsageError, check_choice
@@ -81,18 +80,32 @@ class HingeDDPGConfig:
         for name in ("learning_starts", "warmup_updates"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} {getattr(self, name)} is negative: give 0 or more")
-        _check_rate("actor_learning_rate", self.actor_learning_rate)
-        if not callable(self.learning_rate):
-            _check_rate("learning_rate", self.learning_rate)
+        if callable(self.actor_learning_rate):
+            raise UsageError(
+                f"actor_learning_rate {self.actor_learning_rate!r} is no number: only learning_rate, the critics', may "
+                "be a schedule"
+            )
+        free = () if callable(self.learning_rate) else ("learning_rate",)
+        for name in (*free, "actor_learning_rate", "gamma", "anchor", "saturation", "pessimism", "contrast"):
+            self._check_number(name, lowest=0.0)
+        for name in ("noise", "noise_limit", "clip"):
+            self._check_number(name, lowest=0.0, above=True)
+        if self.noise_final is not None:
+            self._check_number("noise_final", lowest=0.0)
+        self._check_number("shift", lowest=-math.inf)
+        self._check_number("tau", lowest=0.0, above=True)
+        if self.tau > 1:
+            raise UsageError(f"tau {self.tau} is no share: give a number up to 1")
+
+    def _check_number(self, name: str, lowest: float, above: bool = False) -> None:
+        """Refuse what is no finite number from ``lowest`` on, or only above it."""
+        value = getattr(self, name)
+        known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not known or value < lowest or (above and value == lowest):
+            bound = "" if lowest == -math.inf else f" above {lowest:g}" if above else f" of {lowest:g} or more"
+            raise UsageError(f"{name} {value!r} does not fit: give a number{bound}")
 
     @property
     def last_noise(self) -> float:
         """``noise_final``, or ``noise`` where that is None."""
         return self.noise if self.noise_final is None else self.noise_final
-
-
-def _check_rate(name: str, value: float | Callable[..., Any]) -> None:
-    if callable(value) or isinstance(value, str | bool):
-        raise UsageError(f"{name} {value!r} is no number: only learning_rate, the critics', may be a schedule")
-    if not 0 <= value < math.inf:
-        raise UsageError(f"{name} {value!r} is out of range: give a rate of 0 or more")

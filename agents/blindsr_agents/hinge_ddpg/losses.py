@@ -72,7 +72,7 @@ def critic_loss(name: str) -> CriticLoss:
     """Look a loss up by name.
 
     Raises:
-        ValueError: Unknown name, listing the valid ones.
+        UsageError: Unknown name, listing the valid ones.
     """
     check_choice("critic loss", name, CRITIC_LOSSES)
     return CRITIC_LOSSES[name]

@@ -23,8 +23,8 @@ from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.td3.policies import TD3Policy
 
-from sr_env.models.checkpoint import Checkpoint
-from sr_env.models.predictor import KernelPredictor
+from sr_env.models import Checkpoint, KernelPredictor
+from sr_env.utils.checks import UsageError
 
 
 class KernelActor(BasePolicy):
@@ -198,7 +198,7 @@ class KernelPolicy(TD3Policy):
         **kwargs: Further arguments of SB3's TD3Policy.
 
     Raises:
-        ValueError: The actions are not as long as the predictor's code.
+        UsageError: The actions are not as long as the predictor's code.
     """
 
     def __init__(
@@ -216,7 +216,7 @@ class KernelPolicy(TD3Policy):
         **kwargs: Any,
     ) -> None:
         if action_space.shape != (predictor.network.code_length,):
-            raise ValueError(
+            raise UsageError(
                 f"the predictor gives {predictor.network.code_length} numbers, the actions have shape "
                 f"{action_space.shape}: use a predictor trained for this environment's kernel basis"
             )

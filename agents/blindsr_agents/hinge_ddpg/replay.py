@@ -12,6 +12,7 @@ from torch import Tensor
 
 from blindsr_agents.hinge_ddpg.config import Normalisation
 from sr_env.utils import torchvision_compat as _torchvision  # noqa: F401  # before stable_baselines3, which reaches it
+from sr_env.utils.checks import UsageError
 
 from stable_baselines3.common.buffers import ReplayBuffer  # isort: skip
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
@@ -125,6 +126,11 @@ class SceneBuffer(ReplayBuffer):
 
     _columns: ClassVar[tuple[str, ...]] = ("descriptions", "groups", "actions", "rewards", "dones", "timeouts")
 
+    def share_scenes(self, times: int, widths: tuple[float, float]) -> None:
+        """Take up how the environment shares scenes and which kernel widths it draws, before any scene is kept."""
+        assert self.size() == 0
+        self.times, self._widths = times, widths
+
     def announce(self, descriptions: np.ndarray) -> None:
         """Tell the descriptions, float32 [n_envs, D], of the scenes that the next :meth:`add` brings."""
         self._upcoming = descriptions
@@ -141,13 +147,13 @@ class SceneBuffer(ReplayBuffer):
         """Keep one scene per sub-environment.
 
         Raises:
-            ValueError: An episode goes on after the step.
+            UsageError: An episode goes on after the step.
             RuntimeError: The scenes' descriptions were not announced.
         """
         if self._upcoming is None:
             raise RuntimeError("scenes are kept with their descriptions: announce() them first")
         if not np.all(done):
-            raise ValueError("HingeDDPG learns episodes of one step, and one went on: use BlindSR-v0")
+            raise UsageError("HingeDDPG learns episodes of one step, and one went on: use BlindSR-v0")
         self.observations[self.pos] = obs
         self.actions[self.pos] = action
         self.rewards[self.pos] = reward
@@ -216,13 +222,13 @@ class SceneBuffer(ReplayBuffer):
         """Take up what :meth:`state` gave.
 
         Raises:
-            ValueError: The sizes differ.
+            UsageError: The sizes differ.
         """
         self.pos, self.full, self._fresh = state["pos"], state["full"], list(state["fresh"])
         for name in ("observations", *self._columns):
             own, kept = getattr(self, name), state[name].numpy()
             if own.shape[1:] != kept.shape[1:] or len(kept) != self.size():
-                raise ValueError(
+                raise UsageError(
                     f"the memory kept {name} of shape {list(kept.shape)}, now {list(own.shape)}: resume with the "
                     "number of environments, patch size and buffer size it was begun with"
                 )
