@@ -20,6 +20,7 @@ from blindsr_agents.training import Improvement
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from sr_env.simulator import reward_title
 from sr_env.utils.checks import UsageError, check_choice
 from sr_env.utils.devices import Precision
 from sr_env.utils.files import atomic_write, check_writable
@@ -220,7 +221,6 @@ def main(settings: Settings) -> list[Outcome]:
     shared = {field.name for field in fields(Settings)} & {field.name for field in fields(HingeDDPGSettings)}
     base = HingeDDPGSettings(learning_starts=256, **{name: getattr(settings, name) for name in shared})
     improvement = Improvement(base)
-    paid = ", ".join(f"{weight:g} {name}" for name, weight in settings.reward.items())
     about = {
         "command": command_line(),
         "commit": commit(),
@@ -247,7 +247,7 @@ def main(settings: Settings) -> list[Outcome]:
                 temporary.write_text(json.dumps({**about, "runs": [asdict(o) for o in outcomes]}, indent=2) + "\n")
             with atomic_write(settings.out / "ablation.md") as temporary:
                 temporary.write_text(to_markdown(outcomes))
-            draw(settings.out / "ablation.png", outcomes, paid)
+            draw(settings.out / "ablation.png", outcomes, reward_title(settings.reward))
     console.print(to_markdown(outcomes))
     return outcomes
 

@@ -5,7 +5,7 @@ from blindsr_agents.hinge_ddpg.config import NORMALISATIONS, HingeDDPGConfig, No
 from blindsr_agents.hinge_ddpg.losses import CRITIC_LOSSES, REWARD_CLIP, contrast, critic_loss, squash
 from blindsr_agents.hinge_ddpg.policy import KernelActor, KernelCritic, KernelPolicy, QNetwork
 from blindsr_agents.hinge_ddpg.replay import SceneBatch, SceneBuffer, group_widths, reward_scales
-from blindsr_agents.hinge_ddpg.run import HingeDDPGSettings, build, train
+from blindsr_agents.hinge_ddpg.run import HingeDDPGSettings, Trained, build, train
 
 __all__ = [
     "CRITIC_LOSSES",
@@ -21,6 +21,7 @@ __all__ = [
     "QNetwork",
     "SceneBatch",
     "SceneBuffer",
+    "Trained",
     "build",
     "contrast",
     "critic_loss",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from blindsr_agents.hinge_ddpg.agent import HingeDDPG
@@ -17,7 +20,9 @@ from blindsr_agents.training.settings import ImprovementSettings
 from blindsr_agents.training.setup import Improvement
 from sr_env.envs.sb3 import BlindSRVecEnv
 from sr_env.envs.vector import BlindSRVectorEnv
-from sr_env.utils.checks import MissingFileError
+from sr_env.photos import PhotoSource
+from sr_env.simulator import reward_title
+from sr_env.utils.checks import MissingFileError, UsageError
 from sr_env.utils.files import check_writable
 from sr_env.utils.script import stop_requests
 
@@ -49,6 +54,13 @@ class HingeDDPGSettings(ImprovementSettings, HingeDDPGConfig):
     def __post_init__(self) -> None:
         ImprovementSettings.__post_init__(self)
         HingeDDPGConfig.__post_init__(self)
+        for name in ("steps", "envs", "actions_per_scene"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} {getattr(self, name)} is not positive: give 1 or more")
+        if self.patience is not None and self.patience < 1:
+            raise UsageError(f"patience {self.patience} ends training before it begins: give 1 or more, or None")
+        if self.test_crops < 0:
+            raise UsageError(f"test_crops {self.test_crops} is negative: give 0 for no test, or more")
 
     def config(self) -> HingeDDPGConfig:
         """How the agent learns."""
@@ -70,18 +82,40 @@ def build(settings: HingeDDPGSettings, improvement: Improvement, **changes: Any)
     return env, HingeDDPG(env=env, config=config, predictor=start, device=device, seed=settings.seed, **changes)
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What came of a run.
+
+    Attributes:
+        agent: With the weights that were selected, in actor and average alike.
+        path: The actor's file, for ``load_predictor``, ``blindsr upscale --predictor`` and the evaluations.
+        kept: "step N", or "pretrained" where no actor was better.
+        selection_gain: Its mean gain in reward over the pretrained actor on the held-out photos.
+        test: The gain on the test photos and its standard error, ``gain`` and ``standard_error``; empty without a test.
+    """
+
+    agent: HingeDDPG
+    path: Path
+    kept: str
+    selection_gain: float
+    test: Mapping[str, float]
+
+
 def train(
-    settings: HingeDDPGSettings, callbacks: Sequence[BaseCallback] = (), console: Console | None = None
-) -> dict[str, float]:
+    settings: HingeDDPGSettings,
+    *,
+    photos: PhotoSource | Sequence[NDArray[np.uint8]] | None = None,
+    callbacks: Sequence[BaseCallback] = (),
+    console: Console | None = None,
+) -> Trained:
     """Train, select, report, and write actor, card, curves and pictures to ``settings.out``.
 
     Args:
         settings: The run.
+        photos: HR photos of your own, as ``open_photos`` takes them (a list of uint8 RGB arrays, say), to train on and
+            to hold some out of; None takes ``settings.photos``.
         callbacks: Further callbacks of Stable-Baselines3.
-        console: Where it is told; None takes standard output.
-
-    Returns:
-        The gain on the test photos and its standard error, ``gain`` and ``standard_error``; empty without a test.
+        console: Where it is reported; None takes standard output.
 
     Raises:
         UsageError: A setting is wrong, a file is missing, or there is nothing to resume.
@@ -93,7 +127,7 @@ def train(
     if settings.resume and not state_file.is_file():
         raise MissingFileError(f"nothing to resume: {state_file} does not exist; start without --resume")
     check_writable(settings.out)
-    improvement = Improvement(settings)
+    improvement = Improvement(settings, photos)
     env, model = build(settings, improvement, tensorboard_log=str(settings.out / "tb"))
 
     def save() -> None:
@@ -105,9 +139,8 @@ def train(
             kept = model.load_state(state_file)
             progress.load_state(kept["watch"])
             env.load_state(kept["episodes"])
-        paid = ", ".join(f"{weight:g} {name}" for name, weight in settings.reward.items())
         console.print(
-            f"HingeDDPG, loss {settings.loss}, reward {paid} above the pretrained actor's; "
+            f"HingeDDPG, loss {settings.loss}, reward {reward_title(settings.reward)} above the pretrained actor's; "
             f"{len(improvement.photos)} photos, {settings.envs} environments on {improvement.simulator.device}; "
             f"replay memory {settings.buffer_size} scenes, {model.memory.nbytes / 1e6:.0f} MB; steps "
             f"{model.num_timesteps} to {settings.steps}, at most {settings.minutes:g} minutes; "
@@ -146,4 +179,4 @@ def train(
         f"{time.monotonic() - begun:.0f} s, {time.process_time() - cpu:.0f} s of CPU time, "
         f"peak memory {peak_memory() / 1e9:.2f} GB"
     )
-    return result
+    return Trained(model, weights, chosen, improvement.selection.best_gain, result)
