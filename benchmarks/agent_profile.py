@@ -9,10 +9,13 @@ functions that do the work, wherever they are called from (training, references,
 from __future__ import annotations
 
 import cProfile
+import inspect
 import pstats
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import CodeType
 from typing import Any
 from unittest.mock import patch
 
@@ -21,17 +24,28 @@ from blindsr_agents.hinge_ddpg import HingeDDPG
 from rich.console import Console
 from rich.table import Table
 
+from sr_env.degradation import Degradation
+from sr_env.metrics import Metric
+from sr_env.models import KernelPredictor
+from sr_env.photos import crops
+from sr_env.simulator import Simulator
 from sr_env.utils.script import run_script
 
-#: What is counted: a name for people, and the functions (file, name), none of which calls another.
-PARTS = {
-    "renderer": [("simulator.py", "render")],
-    "metrics": [("simulator.py", "score"), ("base.py", "prepare")],
-    "updates of critics and actor": [("hinge_ddpg.py", "train")],
-    "predictor (acting, describing, reference)": [("predictor.py", "features")],
-    "photographs, blur and reduction": [("photos.py", "crops"), ("degradation.py", "__call__")],
+#: What is counted: a name for people, and the functions, none of which calls another.
+PARTS: dict[str, list[Callable[..., Any]]] = {
+    "renderer": [Simulator.render],
+    "metrics": [Simulator.score, Metric.prepare],
+    "updates of critics and actor": [HingeDDPG.train],
+    "predictor (acting, describing, reference)": [KernelPredictor.features],
+    "photographs, blur and reduction": [crops, Degradation.__call__],
 }
 _WORK = ("renderer", "metrics", "updates of critics and actor")
+
+
+def _code(function: Callable[..., Any]) -> CodeType:
+    """What the profiler knows a function by, whatever decorates it."""
+    code: CodeType = inspect.unwrap(function).__code__
+    return code
 
 
 def main(settings: train_ddpg.Settings) -> dict[str, float]:
@@ -43,12 +57,12 @@ def main(settings: train_ddpg.Settings) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as folder, patch.object(HingeDDPG, "learn", profiled):
         train_ddpg.main(replace(settings, out=Path(folder), test_crops=0))
-    seconds = dict.fromkeys(PARTS, 0.0)
     stats: Any = pstats.Stats(profile)  # whose attributes typeshed leaves out
-    for (file, _, function), (_, _, _, cumulative, _) in stats.stats.items():
-        for part, functions in PARTS.items():
-            if (Path(file).name, function) in functions:
-                seconds[part] += cumulative
+    spent_in = {(file, line): cumulative for (file, line, _), (_, _, _, cumulative, _) in stats.stats.items()}
+    seconds = {
+        part: sum(spent_in.get((code.co_filename, code.co_firstlineno), 0.0) for code in map(_code, functions))
+        for part, functions in PARTS.items()
+    }
     total = stats.total_tt
     table = Table("part", "seconds", "share", title=f"{total:.0f} s of training and validation", title_justify="left")
     for part, spent in seconds.items():
