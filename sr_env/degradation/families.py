@@ -121,7 +121,8 @@ def register_family(family: F) -> F:
     """Class decorator: make a kernel family available by its name.
 
     Raises:
-        UsageError: It has no name, its name is taken, or its kernels are not [B, 21, 21] summing to one.
+        UsageError: It has no name, its name is taken, or its kernels, from the narrowest to the widest, are not
+            [B, 21, 21], non-negative and each summing to one.
     """
     name = getattr(family, "name", None)
     if not isinstance(name, str) or not name:
@@ -131,16 +132,27 @@ def register_family(family: F) -> F:
     if known is not None and (known.__module__, known.__qualname__) != (family.__module__, family.__qualname__):
         raise UsageError(f"a kernel family {name!r} is registered already, {known.__qualname__}: choose another name")
     made = family()
-    middle = np.array([[0.5, 0.5, 0.5]])
     for scale in SCALES:
-        built = made.build(*made.parameters(middle, made.width_range(scale))).kernels
-        if built.shape != (1, KERNEL_SIZE, KERNEL_SIZE) or not abs(float(built.sum()) - 1) < 1e-4:
-            raise UsageError(
-                f"kernel family {name!r} makes kernels {list(built.shape)} that sum to {float(built.sum()):.4g}: "
-                f"return [B, {KERNEL_SIZE}, {KERNEL_SIZE}], each summing to one"
-            )
+        _check_kernels(made, scale)
     _FAMILIES[name] = made
     return family
+
+
+def _check_kernels(family: KernelFamily, scale: int) -> None:
+    """Raise :class:`UsageError` unless the narrowest, the middle and the widest kernels of a scale are kernels."""
+    remedy = f"return [B, {KERNEL_SIZE}, {KERNEL_SIZE}], non-negative and each summing to one"
+    for uniform in (0.0, 0.5, 1 - 1e-6):  # one by one: a batch would use threads, which a forked process has lost
+        parameters = family.parameters(np.full((1, 3), uniform), family.width_range(scale))
+        built = family.build(*parameters).kernels
+        if not isinstance(built, Tensor) or built.shape != (1, KERNEL_SIZE, KERNEL_SIZE):
+            found = list(built.shape) if isinstance(built, Tensor) else type(built).__name__
+            raise UsageError(f"kernel family {family.name!r} makes kernels {found} of one width: {remedy}")
+        total, lowest = float(built.sum()), float(built.min())
+        if not abs(total - 1) < 1e-4 or lowest < -1e-6:
+            raise UsageError(
+                f"kernel family {family.name!r} makes kernels that sum to {total:.4g}, the lowest weight being "
+                f"{lowest:.4g}: {remedy}"
+            )
 
 
 def available_families() -> tuple[str, ...]:

@@ -95,6 +95,24 @@ def test_what_is_no_family_is_refused() -> None:
         def kernels(self, widths: Tensor, angles: Tensor) -> Tensor:
             return 2 * super().kernels(widths, angles)
 
+    class Growing(Box):
+        name = "growing"
+
+        def kernels(self, widths: Tensor, angles: Tensor) -> Tensor:
+            return super().kernels(widths, angles) * (1 + (widths[:, :1, None] > 3))
+
+    class Ringing(Box):
+        name = "ringing"
+
+        def kernels(self, widths: Tensor, angles: Tensor) -> Tensor:
+            return 2 * super().kernels(widths, angles) - 1 / 441
+
+    class Arrays(Box):
+        name = "arrays"
+
+        def kernels(self, widths: Tensor, angles: Tensor) -> Tensor:
+            return super().kernels(widths, angles).numpy()  # type: ignore[return-value]
+
     class Small(Box):
         name = "small"
 
@@ -107,8 +125,14 @@ def test_what_is_no_family_is_refused() -> None:
     class Taken(Box):
         name = "isotropic"
 
-    with pytest.raises(UsageError, match=r"'doubled' makes kernels \[1, 21, 21\] that sum to 2"):
+    with pytest.raises(UsageError, match="'doubled' makes kernels that sum to 2"):
         register_family(Doubled)
+    with pytest.raises(UsageError, match="'growing' makes kernels that sum to 2"):
+        register_family(Growing)
+    with pytest.raises(UsageError, match=r"'ringing' makes kernels that sum to 1, the lowest weight being -0\.002268"):
+        register_family(Ringing)
+    with pytest.raises(UsageError, match="'arrays' makes kernels ndarray of one width"):
+        register_family(Arrays)
     with pytest.raises(UsageError, match=r"'small' makes kernels \[1, 15, 15\]"):
         register_family(Small)
     with pytest.raises(UsageError, match="Nameless has no name"):
