@@ -112,13 +112,12 @@ class Metric(nn.Module):
 
         Raises:
             UsageError: A shape or type is wrong, the images are too small, or a reference is missing or was prepared
-                by another metric.
+                by another metric. What the metric itself returns is not one value per image.
         """
         self._check(sr, "sr")
         if not self.needs_reference:
             with self._precision(sr), torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()):
-                values: Tensor = self._encode(self._crop(sr))
-                return values.float()
+                return self._one_each(self._encode(self._crop(sr)), sr)
         if hr is None:
             raise UsageError(f"{self.name} compares with a reference: call it as metric(sr, hr)")
         reference = hr if isinstance(hr, Prepared) else self.prepare(hr)
@@ -135,7 +134,7 @@ class Metric(nn.Module):
         with self._precision(sr):
             encoded = self._encode(self._crop(sr))
         with torch.autocast(sr.device.type, enabled=False):
-            return self._compare(encoded, reference.data).float()
+            return self._one_each(self._compare(encoded, reference.data), sr)
 
     def worsening(self, values: Values, reference: Values) -> Values:
         """How much worse values are than others, in the metric's unit; negative where they are better."""
@@ -155,6 +154,15 @@ class Metric(nn.Module):
     def _compare(self, sr: Any, hr: Any) -> Tensor:
         """Values [B] from two encodings."""
         raise NotImplementedError
+
+    def _one_each(self, values: Any, sr: Tensor) -> Tensor:
+        if not isinstance(values, Tensor) or values.shape != (len(sr),):
+            found = f"the shape {list(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+            raise UsageError(
+                f"metric {self.name!r} returned {found} for {len(sr)} image(s): return a tensor [{len(sr)}], one value "
+                "per image"
+            )
+        return values.float()
 
     def _crop(self, image: Tensor) -> Tensor:
         image = image.float()

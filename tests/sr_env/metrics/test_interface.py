@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sr_env.metrics import ConvFeatures, Metric, WeightedScore, available_metrics, create_metric
+from sr_env.utils.checks import UsageError
 
 NEEDS_VGG = ("lpips_vgg", "dists")
 
@@ -226,3 +229,31 @@ def test_bad_images() -> None:
             metric(image[..., 1:], image[..., 1:])
     with pytest.raises(ValueError, match="niqe needs no reference"):
         create_metric("niqe").prepare(torch.rand(1, 3, 96, 96))
+
+
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        (lambda image: image.mean(), r"the shape \[\] for 2 image"),
+        (lambda image: image.mean(dim=(2, 3)), r"the shape \[2, 3\] for 2 image.*return a tensor \[2\]"),
+        (lambda image: [0.0] * len(image), "list for 2 image"),
+    ],
+)
+@pytest.mark.parametrize("needs_reference", [False, True])
+def test_a_metric_of_ones_own_gives_one_value_per_image(
+    returned: Callable[[Tensor], Any], told: str, needs_reference: bool
+) -> None:
+    class Wrong(Metric):
+        name, higher_is_better = "wrong", True
+
+        def _encode(self, image: Tensor) -> Any:
+            return image if needs_reference else returned(image)
+
+        def _compare(self, sr: Any, hr: Any) -> Any:
+            return returned(sr)
+
+    metric = Wrong()
+    metric.needs_reference = needs_reference
+    image = torch.rand(2, 3, 16, 16)
+    with pytest.raises(UsageError, match=f"metric 'wrong' returned {told}"):
+        metric(image, image)
