@@ -166,10 +166,12 @@ class BlindSREnv(gym.Env[Any, np.ndarray]):
             ClosedEnvironmentError: The environment was closed.
         """
         check_open(self.closed)
-        if np.shape(action) != self.action_space.shape:
-            raise UsageError(
-                f"action shape {np.shape(action)} does not fit: give {self.action_space.shape}, one kernel code"
-            )
+        try:
+            shape = np.shape(action)
+        except ValueError:  # lists of several lengths
+            raise UsageError(f"the action is no array: give float32 {self.action_space.shape}") from None
+        if shape != self.action_space.shape:
+            raise UsageError(f"action shape {shape} does not fit: give {self.action_space.shape}, one kernel code")
         reward = float(self.simulator.step(np.asarray(action)[None])[0])
         observation, info = self._outcome()
         return observation, reward, bool(self.simulator.over[0]), False, info

@@ -276,7 +276,7 @@ class Simulator:
             Rewards, float64 [B].
 
         Raises:
-            UsageError: Wrong shape or type, NaN, or a value outside [-1, 1].
+            UsageError: Wrong shape or type, NaN, or a value outside [-1, 1]. The reward is not finite.
             RuntimeError: There is no episode, or one is over.
         """
         spare_forked_threads()
@@ -293,8 +293,11 @@ class Simulator:
         if self.settings.reference == "none":
             before = before.masked_fill(torch.from_numpy(episode.steps == 0).to(self.device), 0)
         reward = (result.score - before).double()
+        rewards = reward.cpu().numpy()
+        if not np.isfinite(rewards).all():
+            raise _not_finite(result, episode.current)
         self._episode = replace(episode, current=result, action=given, reward=reward, steps=episode.steps + 1)
-        return reward.cpu().numpy()
+        return rewards
 
     def check_actions(self, actions: np.ndarray) -> np.ndarray:
         """Return actions as float32 [B, L].
@@ -302,8 +305,11 @@ class Simulator:
         Raises:
             UsageError: Wrong shape or type, NaN, or a value outside [-1, 1].
         """
-        actions = np.asarray(actions)
         shape = (len(self.scenes.lr), self.code_length)
+        try:
+            actions = np.asarray(actions)
+        except ValueError:  # lists of several lengths
+            raise UsageError(f"actions are no array: give float32 {shape}") from None
         if actions.shape != shape:
             raise UsageError(
                 f"action shape {actions.shape} does not fit: give {shape}, one kernel code per environment"
@@ -383,3 +389,16 @@ class Simulator:
             "photo": scenes.photo.copy(),
             "crop": scenes.corner.copy(),
         }
+
+
+def _not_finite(result: Result, before: Result) -> UsageError:
+    """The error where a reward is NaN or infinite, which a learner would carry into its weights."""
+    if not result.sr.isfinite().all():
+        return UsageError("the reward is not finite: the renderer's SR has NaN or infinite values, check its weights")
+    wrong = [
+        f"{name} is {float(values[~values.isfinite()][0])}"
+        for each in (result, before)
+        for name, values in each.terms.items()
+        if not values.isfinite().all()
+    ]
+    return UsageError(f"the reward is not finite: {', '.join(dict.fromkeys(wrong))}, mend the metric or leave it out")

@@ -211,6 +211,7 @@ def test_an_unknown_keyword_is_pythons_own_error(tiny_settings: dict[str, Any]) 
     ("action", "told"),
     [
         (np.zeros((1, 10), np.float32), r"action shape \(1, 10\) does not fit: give \(10,\)"),
+        ([[0.0], [0.0, 1.0]], r"the action is no array: give float32 \(10,\)"),
         (np.zeros(10, np.complex64), "complex64 are no real numbers"),
         (np.array(["0"] * 10), "are no real numbers"),
         (np.zeros(10, bool), "bool are no real numbers"),

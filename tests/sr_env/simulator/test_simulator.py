@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sr_env.degradation import Degradation, bicubic_resize, load_basis, quantize
-from sr_env.metrics import available_metrics, create_metric
+from sr_env.metrics import Metric, available_metrics, create_metric
 from sr_env.models import AMNet, save_checkpoint
 from sr_env.simulator import Simulator, SimulatorSettings
 from sr_env.utils.checks import UsageError
@@ -279,3 +279,31 @@ def test_the_simulator_needs_nothing_of_the_environments() -> None:
     code = "import sys, sr_env.simulator; print([n for n in sys.modules if n.startswith('sr_env.envs')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_reward_that_is_not_finite_is_refused_with_its_cause(settings: dict[str, Any]) -> None:
+    class Undefined(Metric):
+        name, higher_is_better, needs_reference = "undefined", True, False
+
+        def _encode(self, image: torch.Tensor) -> torch.Tensor:
+            return image.mean((1, 2, 3)) * torch.nan
+
+    actions = np.zeros((2, 10), dtype=np.float32)
+    simulator = make(settings)
+    simulator.reset(np.random.default_rng(0).random((2, 6)))
+    simulator.metrics["psnr"] = Undefined()
+    simulator.objective.metrics["psnr"] = Undefined()
+    with pytest.raises(UsageError, match="the reward is not finite: psnr is nan, mend the metric"):
+        simulator.step(actions)
+    broken = make(settings)
+    broken.reset(np.random.default_rng(0).random((2, 6)))
+    next(broken.renderer.network.parameters()).data.fill_(torch.nan)
+    with pytest.raises(UsageError, match="the renderer's SR has NaN"):
+        broken.step(actions)
+
+
+def test_actions_of_several_lengths_are_named(settings: dict[str, Any]) -> None:
+    simulator = make(settings)
+    simulator.reset(np.random.default_rng(0).random((2, 6)))
+    with pytest.raises(UsageError, match=r"actions are no array: give float32 \(2, 10\)"):
+        simulator.step([[0.0], [0.0, 1.0]])  # type: ignore[arg-type]
