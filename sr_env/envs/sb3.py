@@ -55,6 +55,22 @@ class BlindSRVecEnv(VecEnv):
         self._length = 0
         return observations
 
+    def set_options(self, options: Any = None) -> None:
+        """Fix parts of the scenes of the next reset: one mapping for all sub-environments, or a sequence of one each.
+
+        Raises:
+            UsageError: It is neither, or of another length.
+        """
+        given = {} if options is None else options
+        each = [given] * self.num_envs if isinstance(given, Mapping) else given
+        if not isinstance(each, list | tuple) or not all(isinstance(entry, Mapping) for entry in each):
+            raise UsageError(
+                f"reset options {options!r} are no mapping: give such as {{'photo': 0}}, or a list of them"
+            )
+        if len(each) != self.num_envs:
+            raise UsageError(f"{len(each)} options for {self.num_envs} environments: give one mapping or one each")
+        super().set_options([dict(entry) for entry in each])
+
     def load_state(self, state: Sequence[Mapping[str, Any]]) -> None:
         """Go on where the vector environment's :meth:`~sr_env.envs.vector.BlindSRVectorEnv.state` was taken."""
         self.env.load_state(state)

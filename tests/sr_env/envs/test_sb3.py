@@ -98,6 +98,10 @@ def test_each_sub_environment_has_options_of_its_own(small: dict[str, Any]) -> N
     env.set_options({"photo": 1})
     env.reset()
     assert [info["photo"] for info in env.reset_infos] == [1, 1, 1]
+    for wrong, told in (("photo", "no mapping"), ([{"photo": 0}], "1 options for 3"), ([{}, None, {}], "no mapping")):
+        with pytest.raises(UsageError, match=told):
+            env.set_options(wrong)
+    env.reset()  # nothing of them is kept
     shared = BlindSRVecEnv(BlindSRVectorEnv(2, actions_per_scene=2, **small))
     shared.set_options([{"photo": 1}, {"photo": 2}])
     with pytest.raises(UsageError, match="shares a scene"):
