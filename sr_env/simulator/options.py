@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from sr_env.degradation import KERNEL_SIZE
 from sr_env.photos import PhotoSource
 from sr_env.simulator.settings import whole
 from sr_env.utils.checks import UsageError, check_choice
 
+_KERNEL = "a kernel [k, k] of finite numbers"
 OPTIONS = ("photo", "crop", "kernel_width", "kernel_angle", "kernel")
 
 
@@ -52,7 +54,10 @@ class SceneOptions:
         """
         if options is not None and not isinstance(options, Mapping):
             raise UsageError(f"reset options {options!r} are no mapping: give such as {{'photo': 0}}")
-        given = dict(options or {})
+        given = {
+            name: value.numpy(force=True) if isinstance(value, Tensor) else value
+            for name, value in (options or {}).items()
+        }
         for name in given:
             check_choice("reset option", name, OPTIONS)
         if given.get("kernel") is not None and not given.keys().isdisjoint({"kernel_width", "kernel_angle"}):
@@ -67,7 +72,7 @@ class SceneOptions:
             _corners(given.get("crop"), count),
             _widths(widths, count, (2,) if pair or _depth(widths) == 2 else ()),
             _values("kernel_angle", angle, count, (), "one number of radians", np.isfinite),
-            None if kernel is None else _values("kernel", kernel, count, _side(kernel), "a kernel [k, k]", np.isfinite),
+            None if kernel is None else _values("kernel", kernel, count, _side(kernel), _KERNEL, np.isfinite),
         )
 
     def take(self, rows: np.ndarray) -> SceneOptions:
@@ -155,11 +160,12 @@ def _depth(value: Any) -> int:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def _misfit(name: str, given: Any, count: int, what: str) -> UsageError:
     return UsageError(
-        f"reset option {name}={_short(given)} does not fit {count} environment(s): give {what}, or as many for each"
+        f"reset option {name}={_short(given)} does not fit {count} environment(s): give {what}, or "
+        "as many of one shape for each"
     )

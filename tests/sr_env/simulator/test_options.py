@@ -83,6 +83,16 @@ def test_two_widths_are_a_pair_in_the_anisotropic_family_alone(settings: dict[st
     assert options.widths.tolist() == [[1.0, 2.0], [1.0, 2.0]]
 
 
+def test_tensors_are_taken_as_arrays(settings: dict[str, Any]) -> None:
+    kernels = torch.rand(2, 5, 5, generator=torch.Generator().manual_seed(0))
+    simulator, uniforms = make(settings), np.random.default_rng(0).random((2, 6))
+    simulator.reset(uniforms, {"kernel": kernels, "photo": torch.tensor([1, 3])})
+    info, lr = simulator.info(), simulator.scenes.lr
+    simulator.reset(uniforms, {"kernel": kernels.numpy(), "photo": [1, 3]})
+    assert info["photo"].tolist() == [1, 3]
+    assert torch.equal(lr, simulator.scenes.lr)
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -103,7 +113,8 @@ def test_two_widths_are_a_pair_in_the_anisotropic_family_alone(settings: dict[st
         ({"kernel": np.ones((3, 5))}, "does not fit"),
         ({"kernel": -np.ones((3, 3))}, "kernel weights from -1 to -1.*non-negative"),
         ({"kernel": np.zeros((3, 3))}, "kernel weights from 0 to 0.*positive sum"),
-        ({"kernel": np.full((3, 3), np.nan)}, "does not fit"),
+        ({"kernel": np.full((3, 3), np.nan)}, r"kernel=array\(\[\[nan, nan, nan\], \[nan.*of finite numbers"),
+        ({"kernel": [np.ones((3, 3)), np.ones((5, 5))]}, "does not fit.*or as many of one shape for each"),
         ({"kernel": np.ones((3, 3, 3))}, "3 entries for 2"),
         ({"kernel": "box"}, "kernel='box' does not fit"),
         ({"kernel": np.ones((3, 3)), "kernel_width": 1.0}, "leave out kernel_width"),
