@@ -104,6 +104,8 @@ def as_renderer(network: Any, basis: KernelBasis, scale: int | None, code_length
         length = getattr(network, "code_length", code_length)
     if own_scale is None:
         raise UsageError(f"renderer {title} has no attribute scale: set it, or name the scale")
+    if not isinstance(own_scale, int) or isinstance(own_scale, bool):
+        raise UsageError(f"renderer {title} has scale {own_scale!r}: set this attribute to a whole number")
     check_choice(f"scale of renderer {title}", own_scale, SCALES)
     if scale is not None and own_scale != scale:
         raise UsageError(f"renderer {title} is for scale {own_scale}, not {scale}: give one for that scale")

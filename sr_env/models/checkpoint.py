@@ -194,7 +194,8 @@ def _wrapped(
 ) -> Checkpoint[Any]:
     """A network at hand as a checkpoint."""
     own_scale = getattr(network, "scale", scale)
-    basis = load_basis(family or "isotropic", own_scale if own_scale in SCALES else 4)
+    known = own_scale if isinstance(own_scale, int) and own_scale in SCALES else 4  # as_renderer names others
+    basis = load_basis(family or "isotropic", known)
     renderer = as_renderer(network, basis, scale, code_length)
     renderer.requires_grad_(False).eval().to(device)
     card = {

@@ -250,7 +250,11 @@ class PhotoFolder(_FileSource):
         _check_numbers(min_size, memory_budget)
         if max_photos is not None and max_photos < 1:
             raise UsageError(f"max_photos is {max_photos}; give 1 or more, or None for all")
-        if not root.exists():
+        try:
+            exists = root.exists()
+        except OSError as error:
+            raise UsageError(f"photos {str(path)[:80]!r} cannot be looked up: {error.strerror}") from error
+        if not exists:
             raise MissingFileError(f"no photo folder at '{root}'; give a folder with {ACCEPTED} files")
         if not root.is_dir():
             raise UsageError(f"'{root}' is a file; give a folder with {ACCEPTED} files")

@@ -114,8 +114,10 @@ class SimulatorSettings:
         return cls(**settings)
 
     def __post_init__(self) -> None:
-        check_choice("scale", whole("scale", self.scale), SCALES)
-        size = whole("patch_size", self.patch_size)
+        for name in ("scale", "patch_size", "memory_budget", "max_steps"):  # NumPy's integers become Python's
+            object.__setattr__(self, name, whole(name, getattr(self, name)))
+        check_choice("scale", self.scale, SCALES)
+        size = self.patch_size
         if size % self.scale or size < self.scale * MIN_LR_SIZE:
             raise UsageError(
                 f"patch_size {size} does not fit scale {self.scale}: choose a multiple of {self.scale} "
@@ -139,13 +141,14 @@ class SimulatorSettings:
                 raise UsageError(
                     f"{name} {repr(value)[:80]} cannot be loaded: give a name, the path of a checkpoint{more}"
                 )
-        if isinstance(self.widths, list):  # JSON has no tuples
-            object.__setattr__(self, "widths", tuple(self.widths))
+        if isinstance(self.widths, list | np.ndarray):  # JSON has no tuples
+            widths = self.widths.ravel().tolist() if isinstance(self.widths, np.ndarray) else self.widths
+            object.__setattr__(self, "widths", tuple(widths))
         if not isinstance(self.device, str | torch.device):
             raise UsageError(f"device {self.device!r} is no device: give 'auto', 'cpu', 'cuda' or 'cuda:N'")
-        if whole("memory_budget", self.memory_budget) < 0:
+        if self.memory_budget < 0:
             raise UsageError(f"memory_budget {self.memory_budget} is negative: give a number of bytes, 0 for none")
-        if not 1 <= whole("max_steps", self.max_steps) <= MAX_STEPS:
+        if not 1 <= self.max_steps <= MAX_STEPS:
             raise UsageError(f"max_steps {self.max_steps} is outside 1..{MAX_STEPS}: choose a number of steps in it")
         if not (_is_number(self.correction) and 0 < self.correction <= 2):
             raise UsageError(

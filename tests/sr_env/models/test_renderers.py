@@ -113,6 +113,7 @@ def test_a_network_that_does_not_say_how_far_it_sees_is_asked_only_for_tiles() -
         (nn.Identity(), {"scale": 4, "code_length": 7}, "renderer Identity has code_length 7"),
         (Tinted(2), {"scale": 4}, "renderer Tinted is for scale 2, not 4"),
         (Tinted(7), {}, "unknown scale of renderer Tinted 7"),
+        (Tinted(4.0), {}, "renderer Tinted has scale 4.0: set this attribute to a whole number"),  # type: ignore[arg-type]
         (Plain(), {"family": "nope"}, "unknown kernel family 'nope'"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sr_env.simulator import Simulator, SimulatorSettings
@@ -37,6 +38,9 @@ def make(settings: dict[str, Any], **changes: Any) -> Simulator:
         ({"widths": (2.0, 1.0)}, r"kernel widths \(2.0, 1.0\)"),
         ({"device": "cuda:77"}, "cuda:77.*use 'cpu'"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
+        ({"device": "meta"}, "device 'meta' holds no numbers"),
+        ({"photos": "x" * 15_000}, "photos 'xxx.* cannot be looked up: File name too long"),
+        ({"widths": np.array([2.0, 1.0])}, r"kernel widths \(2.0, 1.0\) are not a range"),
         ({"precision": "fp8"}, "unknown precision 'fp8'.*fp32"),
         ({"metric_precision": "half"}, "unknown precision 'half'.*fp32"),
         ({"max_steps": 0}, "max_steps 0"),
@@ -84,6 +88,13 @@ def test_a_split_is_checked_whatever_the_photos(settings: dict[str, Any], photos
 def test_an_unknown_setting_is_a_type_error_that_lists_all(settings: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=r"unexpected keyword argument 'photoz': choose one of photos, .*correction"):
         make(settings, photoz="x")
+
+
+def test_numbers_of_numpy_are_taken_as_pythons(settings: dict[str, Any]) -> None:
+    simulator = make(settings, scale=np.int64(4), patch_size=np.int32(64), widths=np.array([1.0, 1.5]))
+    assert (type(simulator.settings.scale), type(simulator.settings.patch_size)) == (int, int)
+    simulator.reset(np.random.default_rng(0).random((4, 6)))
+    assert ((simulator.info()["kernel_width"] >= 1.0) & (simulator.info()["kernel_width"] <= 1.5)).all()
 
 
 def test_a_range_of_widths_out_of_json_is_a_pair() -> None:
