@@ -175,6 +175,11 @@ def load_renderer(
         )
     if isinstance(spec, str) and not os.path.isfile(spec):
         name = import_named("renderer", spec)
+        if name == _DEFAULT_NETWORK:
+            raise UsageError(
+                f"renderer {spec!r} is an architecture without weights: give one of "
+                f"{', '.join(available_checkpoints('renderer'))}, or create_amnet(...) for an untrained one"
+            )
         if name in registered_renderers() or name != spec:
             needed = 4 if scale is None else scale
             return _wrapped(renderer_factory(name)(scale=needed), name, needed, device, family, code_length)
@@ -281,7 +286,8 @@ def _resolve(name: str | os.PathLike[str], kind: Kind | None = None) -> Path:
         return released
     if path.is_file():
         return path
-    known = available_checkpoints(kind) + (registered_renderers() if kind == "renderer" else ())
+    registered = [name for name in registered_renderers() if name != _DEFAULT_NETWORK and kind == "renderer"]
+    known = [*available_checkpoints(kind), *registered]
     raise MissingFileError(
         f"no {kind or 'checkpoint'} {str(name)!r}: give a .safetensors file, such as the training scripts write, "
         f"or one of {', '.join(known)}"

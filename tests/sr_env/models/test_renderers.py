@@ -168,6 +168,14 @@ def test_a_registered_class_is_saved_and_loaded(tmp_path: Path) -> None:
         load_renderer(path)
 
 
+def test_our_own_architecture_is_no_renderer_by_its_name() -> None:
+    with pytest.raises(UsageError, match=r"'AMNet' is an architecture without weights: give one of .*amnet_l_x4"):
+        load_renderer("AMNet")
+    with pytest.raises(UsageError, match="no renderer 'nope'") as caught:
+        load_renderer("nope")
+    assert "AMNet" not in str(caught.value)
+
+
 def test_what_cannot_be_registered() -> None:
     register_renderer("tinted")(Tinted)
     register_renderer("tinted")(Tinted)  # a notebook's cell, run again
