@@ -149,11 +149,13 @@ class Metric(nn.Module):
 
     def _encode(self, image: Tensor) -> Any:
         """Turn cropped float32 images [B, 3, H, W] into what ``_compare`` takes, or into values [B]."""
-        raise NotImplementedError
+        raise NotImplementedError(f"metric {self.name!r} has no method _encode(image): write one")
 
     def _compare(self, sr: Any, hr: Any) -> Tensor:
         """Values [B] from two encodings."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"metric {self.name!r} has no method _compare(sr, hr): write one, or set needs_reference = False"
+        )
 
     def _one_each(self, values: Any, sr: Tensor) -> Tensor:
         if not isinstance(values, Tensor) or values.shape != (len(sr),):

@@ -257,3 +257,18 @@ def test_a_metric_of_ones_own_gives_one_value_per_image(
     image = torch.rand(2, 3, 16, 16)
     with pytest.raises(UsageError, match=f"metric 'wrong' returned {told}"):
         metric(image, image)
+
+
+def test_what_a_metric_of_ones_own_lacks_is_said() -> None:
+    class Bare(Metric):
+        name, higher_is_better = "bare", True
+
+    class Encoded(Bare):
+        def _encode(self, image: Tensor) -> Tensor:
+            return image
+
+    image = torch.rand(1, 3, 16, 16)
+    with pytest.raises(NotImplementedError, match=r"metric 'bare' has no method _encode\(image\)"):
+        Bare()(image, image)
+    with pytest.raises(NotImplementedError, match=r"no method _compare\(sr, hr\).*needs_reference = False"):
+        Encoded()(image, image)
