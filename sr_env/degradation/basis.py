@@ -103,6 +103,9 @@ class KernelBasis(nn.Module):
             kernels: Samples of the family, shape [N, K, K].
             code_length: Number of components L.
             floor: Smallest standard deviation used for scaling, as a share of the first component's.
+
+        Raises:
+            UsageError: The samples are all the same: there is nothing for a code to say.
         """
         flat = kernels.flatten(1).to(torch.float64)
         mean = flat.mean(0)
@@ -114,6 +117,8 @@ class KernelBasis(nn.Module):
         largest = components.gather(1, components.abs().argmax(1, keepdim=True))
         components = components * torch.sign(largest)
         deviation = values.sqrt()
+        if not float(deviation[0]) > 1e-8:
+            raise UsageError("all kernels of the family are the same: let them depend on the widths or the angles")
         scale = deviation.clamp_min(floor * float(deviation[0]))
         codes = centred @ components.T / scale
         low, high = codes.amin(0), codes.amax(0)

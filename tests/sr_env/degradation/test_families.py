@@ -113,6 +113,12 @@ def test_what_is_no_family_is_refused() -> None:
         def kernels(self, widths: Tensor, angles: Tensor) -> Tensor:
             return super().kernels(widths, angles).numpy()  # type: ignore[return-value]
 
+    class Constant(Box):
+        name = "constant"
+
+        def kernels(self, widths: Tensor, angles: Tensor) -> Tensor:
+            return super().kernels(torch.ones_like(widths), angles)
+
     class Small(Box):
         name = "small"
 
@@ -131,6 +137,8 @@ def test_what_is_no_family_is_refused() -> None:
         register_family(Growing)
     with pytest.raises(UsageError, match=r"'ringing' makes kernels that sum to 1, the lowest weight being -0\.002268"):
         register_family(Ringing)
+    with pytest.raises(UsageError, match="all kernels of the family are the same"):
+        register_family(Constant)().basis(4)
     with pytest.raises(UsageError, match="'arrays' makes kernels ndarray of one width"):
         register_family(Arrays)
     with pytest.raises(UsageError, match=r"'small' makes kernels \[1, 15, 15\]"):
