@@ -45,12 +45,11 @@ from blindsr_agents.training.state import (
     save_actor,
     save_weights,
     set_torch_generators,
-    torch_generators,
+    write_state,
 )
 from sr_env.models import Checkpoint, KernelPredictor, load_predictor
 from sr_env.utils import torchvision_compat as _torchvision  # noqa: F401  # before stable_baselines3, which reaches it
 from sr_env.utils.checks import UsageError
-from sr_env.utils.files import atomic_write
 
 from stable_baselines3 import DDPG  # isort: skip
 from stable_baselines3.common.policies import BasePolicy
@@ -384,11 +383,9 @@ class HingeDDPG(DDPG):
             "updates": self._n_updates,
             "episodes": self._episode_num,
             "generator": self.rng.bit_generator.state,
-            "torch_generators": torch_generators(),  # the critics' dropout
             "extra": dict(extra or {}),
         }
-        with atomic_write(path) as temporary:
-            torch.save(state, temporary)
+        write_state(path, state)
 
     def load_state(self, path: str | Path) -> dict[str, Any]:
         """Take up what :meth:`save_state` wrote.

@@ -39,11 +39,10 @@ from blindsr_agents.iterative.config import IterativeHingeConfig
 from blindsr_agents.iterative.corrector import Corrector
 from blindsr_agents.iterative.critic import CorrectionCritic
 from blindsr_agents.iterative.replay import EpisodeBatch, EpisodeMemory, n_step_returns
-from blindsr_agents.training import reading_state, set_torch_generators, torch_generators
+from blindsr_agents.training import reading_state, set_torch_generators, write_state
 from sr_env.envs.vector import BlindSRIterativeVectorEnv
 from sr_env.models import Checkpoint, KernelPredictor
 from sr_env.utils.checks import UsageError
-from sr_env.utils.files import atomic_write
 from sr_env.utils.images import to_images
 
 from stable_baselines3.common.utils import polyak_update  # isort: skip  # after blindsr_agents.hinge_ddpg's torchvision
@@ -257,12 +256,10 @@ class IterativeHinge:
             "judged": list(self._judged),
             "correlation": self.correlation,
             "generator": self.rng.bit_generator.state,
-            "torch_generators": torch_generators(),
             "episodes": self.env.state() if self._observation is not None else None,
             "extra": dict(extra or {}),
         }
-        with atomic_write(path) as temporary:
-            torch.save(state, temporary)
+        write_state(path, state)
 
     def load_state(self, path: str | Path) -> dict[str, Any]:
         """Take up what :meth:`save_state` wrote.

@@ -18,6 +18,7 @@ from blindsr_agents.training.state import (
     save_weights,
     set_torch_generators,
     torch_generators,
+    write_state,
 )
 from blindsr_agents.training.tensorboard import Board, Learner
 
@@ -40,4 +41,5 @@ __all__ = [
     "set_torch_generators",
     "torch_generators",
     "verdict",
+    "write_state",
 ]

@@ -66,9 +66,20 @@ def load_weights(path: str | Path, policy: nn.Module) -> None:
         raise UsageError(f"{path} does not fit this policy ({error}): give the settings it was made with") from error
 
 
+def write_state(path: str | Path, state: Mapping[str, Any]) -> None:
+    """Write a run's state, atomically, for :func:`reading_state`.
+
+    Args:
+        path: File to write.
+        state: Tensors, numbers, strings and containers of them. torch's generators are kept beside.
+    """
+    with atomic_write(path) as temporary:
+        torch.save({**state, "torch_generators": torch_generators()}, temporary)
+
+
 @contextmanager
 def reading_state(path: str | Path) -> Iterator[dict[str, Any]]:
-    """Read what ``save_state`` wrote, and report a file that does not fit as a mistake of the file's.
+    """Read what :func:`write_state` wrote, and report a file that does not fit as a mistake of the file's.
 
     Raises:
         UsageError: No such file, or it is damaged, or of an agent with other settings. A bug in the block that takes

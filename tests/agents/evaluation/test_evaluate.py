@@ -25,25 +25,6 @@ from sr_env.models.checkpoint import load_predictor, load_renderer
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def settings(tmp_path: Path, tiny_renderer: Path, tiny_predictor: Path, random_photos: list[np.ndarray]) -> Settings:
-    for name, images in (("Set5", random_photos[:2]), ("Own", random_photos[2:3])):
-        (tmp_path / "bench" / name).mkdir(parents=True)
-        for number, image in enumerate(images):
-            # Sides that the scale does not divide: what is left over is cut off.
-            Image.fromarray(image[:125, :130]).save(tmp_path / "bench" / name / f"{number}.png")
-    return Settings(
-        bench_dir=tmp_path / "bench",
-        sets=("Set5", "Own"),
-        renderers=(str(tiny_renderer),),
-        predictor=str(tiny_predictor),
-        peers=(),
-        widths=(0.5, 2.0),
-        metrics=("psnr", "ssim"),
-        device="cpu",
-    )
-
-
 def enlarged(lr: torch.Tensor) -> torch.Tensor:
     """Four times larger by PIL, whose bicubic is MATLAB's (torch's without antialiasing has another sharpness)."""
     size = (4 * lr.shape[2], 4 * lr.shape[1])

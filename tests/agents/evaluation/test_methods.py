@@ -14,7 +14,6 @@ from blindsr_agents.evaluation.methods import ReconstructionMethod, create_metho
 from blindsr_agents.evaluation.reconstructions import measure_cost, to_markdown
 from blindsr_agents.peers import DAN, SRMDNF
 from evaluate import Settings, measure
-from PIL import Image
 from rich.console import Console
 
 from sr_env.degradation import Degradation
@@ -23,25 +22,6 @@ from sr_env.models.checkpoint import available_checkpoints, load_predictor, read
 from sr_env.utils.checks import WeightsUnavailable
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def settings(tmp_path: Path, tiny_renderer: Path, tiny_predictor: Path, random_photos: list[np.ndarray]) -> Settings:
-    for name, images in (("Set5", random_photos[:2]), ("Own", random_photos[2:3])):
-        (tmp_path / "bench" / name).mkdir(parents=True)
-        for number, image in enumerate(images):
-            # Sides that the scale does not divide: what is left over is cut off.
-            Image.fromarray(image[:125, :130]).save(tmp_path / "bench" / name / f"{number}.png")
-    return Settings(
-        bench_dir=tmp_path / "bench",
-        sets=("Set5", "Own"),
-        renderers=(str(tiny_renderer),),
-        predictor=str(tiny_predictor),
-        peers=(),
-        widths=(0.5, 2.0),
-        metrics=("psnr", "ssim"),
-        device="cpu",
-    )
 
 
 def text(console: Console) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,25 +15,6 @@ from rich.console import Console
 
 from sr_env.metrics import Metric, create_metric
 from sr_env.utils.checks import WeightsUnavailable
-
-
-@pytest.fixture
-def settings(tmp_path: Path, tiny_renderer: Path, tiny_predictor: Path, random_photos: list[np.ndarray]) -> Settings:
-    for name, images in (("Set5", random_photos[:2]), ("Own", random_photos[2:3])):
-        (tmp_path / "bench" / name).mkdir(parents=True)
-        for number, image in enumerate(images):
-            # Sides that the scale does not divide: what is left over is cut off.
-            Image.fromarray(image[:125, :130]).save(tmp_path / "bench" / name / f"{number}.png")
-    return Settings(
-        bench_dir=tmp_path / "bench",
-        sets=("Set5", "Own"),
-        renderers=(str(tiny_renderer),),
-        predictor=str(tiny_predictor),
-        peers=(),
-        widths=(0.5, 2.0),
-        metrics=("psnr", "ssim"),
-        device="cpu",
-    )
 
 
 def text(console: Console) -> str:

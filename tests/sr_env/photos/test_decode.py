@@ -17,11 +17,6 @@ from sr_env.photos import (
 )
 
 
-@pytest.fixture
-def rgb() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-
-
 def smooth(height: int, width: int) -> np.ndarray:
     """A picture that survives JPEG nearly unharmed."""
     y, x = np.mgrid[0:height, 0:width]
