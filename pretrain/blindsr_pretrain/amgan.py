@@ -16,11 +16,12 @@ from blindsr_pretrain.data import held_out_drawings
 from blindsr_pretrain.discriminator import MIN_SIZE, Discriminator
 from blindsr_pretrain.inherit import inherit
 from blindsr_pretrain.losses import (
+    LEARNED,
     AdversarialLoss,
     Anchors,
-    DISTSLoss,
     Form,
     LossWeights,
+    MetricLoss,
     PhaseLoss,
     RealnessLoss,
     RelativisticAverageLoss,
@@ -30,8 +31,8 @@ from blindsr_pretrain.losses import (
     vgg_backbone,
 )
 from blindsr_pretrain.runtime import upload
-from blindsr_pretrain.settings import TrainingSettings
-from blindsr_pretrain.task import Task, code_predictor
+from blindsr_pretrain.settings import RenderingSettings
+from blindsr_pretrain.task import Task, check_render_size, code_predictor, middle
 from blindsr_pretrain.validation import ValidationSet
 from sr_env.degradation import Degradation
 from sr_env.models import SIZES, AMNet, load_renderer
@@ -42,7 +43,7 @@ from sr_env.utils.provenance import public_path
 
 
 @dataclass(kw_only=True)
-class AMGANSettings(TrainingSettings):
+class AMGANSettings(RenderingSettings):
     """Fine-tune AMNet into AMGAN.
 
     Attributes:
@@ -60,8 +61,6 @@ class AMGANSettings(TrainingSettings):
         predictor: Name or path of the kernel predictor whose codes a share of the patches is rendered with; None gives
             every patch its true code.
         predicted_share: That share, the chance of each patch.
-        render_size: Side in HR pixels of the middle of a patch that is rendered and judged, a multiple of the scale;
-            None renders all of it. The predictor always sees the whole patch: a few LR pixels tell little of the blur.
     """
 
     out: Path = Path("runs/amgan")
@@ -79,7 +78,6 @@ class AMGANSettings(TrainingSettings):
     smooth: bool = False
     predictor: str | None = None
     predicted_share: float = 0.5
-    render_size: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,17 +87,15 @@ class AMGANSettings(TrainingSettings):
             raise UsageError(f"predicted_share is {self.predicted_share}: give a share above 0 and at most 1")
         if self.patch_size < MIN_SIZE:
             raise UsageError(f"patch_size is {self.patch_size}: the discriminator needs at least {MIN_SIZE}")
-        if self.render_size is not None and not MIN_SIZE <= self.render_size <= self.patch_size:
-            raise UsageError(
-                f"render_size is {self.render_size}: give at least {MIN_SIZE}, which the discriminator needs, and at "
-                f"most the patch_size of {self.patch_size}"
-            )
+        if self.render_size is not None and self.render_size < MIN_SIZE:
+            raise UsageError(f"render_size is {self.render_size}: the discriminator needs at least {MIN_SIZE}")
 
 
 class AMGANTask(Task):
     """Perceptual fine-tuning of a renderer against a discriminator.
 
-    The weights kept are those of the lowest LPIPS on the held-out photos: it is no term of the loss.
+    The weights kept are those of the lowest LPIPS on the held-out photos; where that is a term of the loss, of the
+    lowest DISTS, and LPIPS stands beside it.
     """
 
     headline = "lpips"
@@ -115,8 +111,7 @@ class AMGANTask(Task):
         self.network = AMNet(**{**started.network.architecture, "smooth": settings.smooth}).to(device)
         inherit(self.network, started.network)
         self.basis, self.scale, self.started = started.basis, started.scale, started.card
-        if (settings.render_size or 0) % self.scale:
-            raise UsageError(f"render_size is {settings.render_size}: give a multiple of the scale, {self.scale}")
+        check_render_size(settings, self.scale)
         self.predicted = code_predictor(settings.predictor, self.scale, self.basis, device)
         self.degradation = Degradation(self.scale, kernels=settings.kernels)
         self.name = f"{_name(settings, self.network.architecture)}_x{self.scale}"
@@ -125,8 +120,9 @@ class AMGANTask(Task):
         if settings.weights.vgg > 0:
             backbone = vgg_backbone(settings.vgg, device)
             self.terms["vgg"], self.vgg_source = VGGLoss(backbone), backbone.source
-        if settings.weights.dists > 0:
-            self.terms["dists"] = DISTSLoss(device)
+        for metric in LEARNED:
+            if getattr(settings.weights, metric) > 0:
+                self.terms[metric] = MetricLoss(metric, device)
         if settings.weights.phase > 0:
             self.terms["phase"] = PhaseLoss(self.scale)
         self.adversarial: AdversarialLoss = (
@@ -138,6 +134,8 @@ class AMGANTask(Task):
             discriminator = Discriminator(self.adversarial.outputs, settings.discriminator_channels)
             self.adversary = channels_last(discriminator.to(device))
             self.adversary_rate = settings.discriminator_rate
+        if settings.weights.lpips > 0:
+            self.headline = "dists"
         self.pair: tuple[Tensor, Tensor] | None = None
         self.last_step = 0
         self.held_out = ValidationSet(
@@ -146,7 +144,7 @@ class AMGANTask(Task):
             self.basis,
             device,
             settings.softness / 2,
-            metrics=("lpips", "psnr"),
+            metrics=tuple(dict.fromkeys(("lpips", "psnr", self.headline))),
             drawings=held_out_drawings(settings),
         )
 
@@ -158,7 +156,7 @@ class AMGANTask(Task):
         if self.predicted is not None:
             by_predictor = upload(torch.from_numpy(uniforms[:, 4] < self.settings.predicted_share), hr.device)
             code = torch.where(by_predictor[:, None], self.predicted(lr), code)
-        hr, lr = self.middle(hr, self.scale), self.middle(lr, 1)
+        hr, lr = middle(hr, self.settings, self.scale, self.scale), middle(lr, self.settings, self.scale, 1)
         sr = network(lr, code).float()
         self.pair, self.last_step = (hr, sr.detach()), step
         terms = {"l1": F.l1_loss(sr, hr), **{name: term(sr, hr) for name, term in self.terms.items()}}
@@ -167,14 +165,6 @@ class AMGANTask(Task):
                 real = self.adversary(hr) if self.adversarial.needs_real else None
             terms["adversarial"] = self.adversarial.generator(real, self.adversary(sr), seed=step)
         return total(terms, self.settings.weights), terms
-
-    def middle(self, images: Tensor, pixels: int) -> Tensor:
-        """The part of images [B, 3, h, w] that is rendered, where an LR pixel is ``pixels`` wide."""
-        if self.settings.render_size is None:
-            return images
-        margin = (self.settings.patch_size - self.settings.render_size) // 2 // self.scale
-        window = slice(margin * pixels, (margin + self.settings.render_size // self.scale) * pixels)
-        return images[..., window, window].contiguous(memory_format=torch.channels_last)
 
     def adversary_loss(self, adversary: nn.Module) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Loss of the discriminator on the last batch's HR and SR, and how far apart it tells them."""

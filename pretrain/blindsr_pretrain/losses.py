@@ -1,6 +1,7 @@
 """What AMGAN is trained on: VGG loss, DISTS, and the two adversarial losses (realness, relativistic average).
 
-The sum is ``L1 + 15 L_vgg + 0.01 L_adversarial + 10 L_DISTS + 20 L_phase`` (:class:`LossWeights`, :func:`total`).
+By default the sum is ``L1 + 15 L_vgg + 0.01 L_adversarial + 10 L_DISTS + 20 L_phase``
+(:class:`LossWeights`, :func:`total`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ Form = Literal["kl", "cross_entropy"]
 # relu1_1, relu2_1, relu3_1, relu4_1, relu5_1
 _VGG19_LAYERS = (1, 6, 11, 20, 29)
 _VGG16_LAYERS = (1, 6, 11, 18, 25)
+#: Learned metrics that can be terms of the loss.
+LEARNED = ("dists", "lpips", "lpips_vgg")
 _VGG_MIN_SIZE = 16  # relu5_1 lies behind four halvings
 _ANCHOR_SAMPLES = 1000
 # The largest of 1000 standard normal numbers is 3.24 in the mean.
@@ -111,20 +114,23 @@ class VGGLoss(nn.Module):
         return torch.stack(distances).sum()
 
 
-class DISTSLoss(nn.Module):
-    """Mean DISTS of a batch, with gradients; VGG16 runs in the ambient autocast, the statistics in float32.
+class MetricLoss(nn.Module):
+    """Mean of a learned metric over a batch, with gradients; its network runs in the ambient autocast.
 
     Args:
+        name: "dists", "lpips" or "lpips_vgg".
         device: Where the weights live.
-        backbone: Ready features to use instead of VGG16's weights, see :class:`~sr_env.metrics.perceptual.DISTS`.
+        backbone: Ready features to use instead of the released ones, see :mod:`sr_env.metrics.perceptual`.
 
     Raises:
-        RuntimeError: VGG16's weights cannot be had (names everything tried).
+        UsageError: Another name.
+        RuntimeError: The weights cannot be had (names everything tried).
     """
 
-    def __init__(self, device: torch.device | str = "cpu", *, backbone: ConvFeatures | None = None) -> None:
+    def __init__(self, name: str, device: torch.device | str = "cpu", *, backbone: ConvFeatures | None = None) -> None:
         super().__init__()
-        self.metric = create_metric("dists", device=device, backbone=backbone)
+        check_choice("learned metric", name, LEARNED)
+        self.metric = create_metric(name, device=device, backbone=backbone)
         self.metric.full_precision = False
         self.metric.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -355,6 +361,9 @@ class LossWeights:
         vgg: Weight of the VGG loss.
         adversarial: Weight of the adversarial loss.
         dists: Weight of DISTS.
+        lpips: Weight of LPIPS on AlexNet. A renderer that is trained on the metric fits the metric too: judge such a
+            one by DISTS and by eye.
+        lpips_vgg: Weight of LPIPS on VGG16.
         phase: Weight of the phase loss, without which the other terms draw a grid into flat areas.
 
     Raises:
@@ -365,6 +374,8 @@ class LossWeights:
     vgg: float = 15.0
     adversarial: float = 0.01
     dists: float = 10.0
+    lpips: float = 0.0
+    lpips_vgg: float = 0.0
     phase: float = 20.0
 
     def __post_init__(self) -> None:

@@ -122,3 +122,22 @@ class TrainingSettings(DataSettings):
             raise UsageError(
                 f"reduced is {self.reduced} and drawings is {self.drawings}: shares of one batch sum to at most 1"
             )
+
+
+@dataclass(kw_only=True)
+class RenderingSettings(TrainingSettings):
+    """Settings of the trainings in which a patch is looked at as a whole and only its middle is rendered.
+
+    Attributes:
+        render_size: Side in HR pixels of the middle of a patch that is rendered and judged, a multiple of the scale;
+            None renders all of it. The predictor always sees the whole patch: a few LR pixels tell little of the blur.
+    """
+
+    render_size: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.render_size is not None and not 1 <= self.render_size <= self.patch_size:
+            raise UsageError(
+                f"render_size is {self.render_size}: give at least 1 and at most the patch_size of {self.patch_size}"
+            )

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from blindsr_pretrain.runtime import full_float32, training_device, upload
-from blindsr_pretrain.settings import TrainingSettings
+from blindsr_pretrain.settings import RenderingSettings, TrainingSettings
 from sr_env.degradation import KERNEL_SIZE, Degradation, KernelBasis, Kernels
 from sr_env.models import load_predictor
+from sr_env.utils.checks import UsageError
 from sr_env.utils.devices import channels_last
 
 
@@ -113,6 +114,32 @@ class Task(ABC):
         with full_float32():
             lr = self.degradation(hr, kernels).contiguous(memory_format=torch.channels_last)
             return lr, self.basis.encode(kernels.kernels)
+
+
+def check_render_size(settings: RenderingSettings, scale: int) -> None:
+    """Refuse a middle that does not consist of whole LR pixels.
+
+    Raises:
+        UsageError: ``render_size`` is no multiple of the scale.
+    """
+    if (settings.render_size or 0) % scale:
+        raise UsageError(f"render_size is {settings.render_size}: give a multiple of the scale, {scale}")
+
+
+def middle(images: Tensor, settings: RenderingSettings, scale: int, pixels: int) -> Tensor:
+    """The part of a patch that is rendered.
+
+    Args:
+        images: Patches [B, 3, h, w], of HR or of LR.
+        settings: Their ``patch_size`` and ``render_size``.
+        scale: Magnification.
+        pixels: Pixels of ``images`` that an LR pixel is wide: the scale for HR, 1 for LR.
+    """
+    if settings.render_size is None:
+        return images
+    margin = (settings.patch_size - settings.render_size) // 2 // scale
+    window = slice(margin * pixels, (margin + settings.render_size // scale) * pixels)
+    return images[..., window, window].contiguous(memory_format=torch.channels_last)
 
 
 def _without_blur(kernels: Kernels, chosen: Tensor) -> Kernels:

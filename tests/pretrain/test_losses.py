@@ -11,8 +11,8 @@ import pytest
 import torch
 from blindsr_pretrain import losses
 from blindsr_pretrain.losses import (
-    DISTSLoss,
     LossWeights,
+    MetricLoss,
     PhaseLoss,
     VGGLoss,
     frequency_loss,
@@ -141,7 +141,7 @@ def test_vgg19_is_preferred_and_vgg16_stands_in(monkeypatch: pytest.MonkeyPatch)
 
 def test_dists_loss_is_the_metric_with_a_slope(dists_vgg: ConvFeatures) -> None:
     sr, hr = images(2, 3, 48, 40), images(2, 3, 48, 40, seed=1)
-    metric, loss = create_metric("dists", backbone=dists_vgg), DISTSLoss(backbone=dists_vgg)
+    metric, loss = create_metric("dists", backbone=dists_vgg), MetricLoss("dists", backbone=dists_vgg)
     assert float(loss(sr, hr)) == pytest.approx(float(metric(sr, hr).mean()), abs=1e-6)
     assert float(loss(hr, hr)) == pytest.approx(0, abs=1e-6)
     slope, measured = steepest_slope(lambda x: loss(x, hr), sr, 1e-3)
@@ -153,9 +153,23 @@ def test_dists_loss_is_the_metric_with_a_slope(dists_vgg: ConvFeatures) -> None:
     assert all(parameter.grad is None for parameter in loss.parameters())
 
 
+def test_lpips_is_a_term_too_and_other_metrics_are_not() -> None:
+    sr, hr = images(2, 3, 48, 40), images(2, 3, 48, 40, seed=1)
+    loss = MetricLoss("lpips")
+    assert float(loss(sr, hr)) == pytest.approx(float(create_metric("lpips")(sr, hr).mean()), abs=1e-6)
+    slope, measured = steepest_slope(lambda x: loss(x, hr), sr, 1e-3)
+    assert measured == pytest.approx(slope, rel=0.03)
+    black = torch.zeros(1, 3, 48, 40, requires_grad=True)
+    loss(black, torch.ones_like(black)).backward()
+    assert black.grad is not None
+    assert black.grad.isfinite().all()
+    with pytest.raises(ValueError, match="unknown learned metric 'psnr': choose one of dists, lpips, lpips_vgg"):
+        MetricLoss("psnr")
+
+
 def test_dists_follows_the_ambient_precision_as_a_loss_only(dists_vgg: ConvFeatures) -> None:
     sr, hr = images(1, 3, 48, 40), images(1, 3, 48, 40, seed=1)
-    metric, loss = create_metric("dists", backbone=dists_vgg), DISTSLoss(backbone=dists_vgg)
+    metric, loss = create_metric("dists", backbone=dists_vgg), MetricLoss("dists", backbone=dists_vgg)
     assert metric.full_precision
     seen: list[torch.dtype] = []
     hook = dists_vgg.features[2].register_forward_hook(lambda module, arguments, output: seen.append(output.dtype))
@@ -208,7 +222,9 @@ def test_total_is_the_supplements_sum() -> None:
     assert float(total(terms, weights)) == pytest.approx(0.04 + 1.0 + 0.2)
     with pytest.raises(ValueError, match=r"terms \['adversarial', 'vgg'\] are absent"):
         total(terms, LossWeights())
-    with pytest.raises(ValueError, match=r"unknown loss terms \['gan'\]: .* l1, vgg, adversarial, dists, phase"):
+    with pytest.raises(
+        ValueError, match=r"unknown loss terms \['gan'\]: .* l1, vgg, adversarial, dists, lpips, lpips_vgg, phase"
+    ):
         total({**terms, "gan": torch.tensor(1.0)}, weights)
 
 
@@ -223,4 +239,4 @@ def test_weights_out_of_range(value: float) -> None:
     with pytest.raises(ValueError, match=f"weight of vgg is {value}: give a number >= 0"):
         LossWeights(vgg=value)
     with pytest.raises(ValueError, match="all loss weights are 0"):
-        LossWeights(0, 0, 0, 0, 0)
+        LossWeights(**dict.fromkeys(vars(LossWeights()), 0))

@@ -82,7 +82,7 @@ def test_another_kernel_family(settings: AMNetSettings, hr: torch.Tensor, traine
 
 def test_a_renderer_of_another_family_is_refused(settings: AMNetSettings, tiny_renderer: Path) -> None:
     own = PredictorSettings(
-        data=settings.data, device="cpu", kernels="anisotropic", renderer=str(tiny_renderer), validation_photos=2
+        data=settings.data, device="cpu", kernels="anisotropic", renderers=(str(tiny_renderer),), validation_photos=2
     )
     with pytest.raises(UsageError, match=r"tiny_renderer.* takes the codes of isotropic kernels, not of .*anisotropic"):
         PredictorTask(own, split_photos(settings)[2])

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,18 @@ import torch
 import torch.nn.functional as F
 import train_amgan
 from blindsr_pretrain import amgan as module
+from blindsr_pretrain import losses, validation
 from blindsr_pretrain.amgan import AMGANSettings, AMGANTask
 from blindsr_pretrain.batches import as_images
 from blindsr_pretrain.data import split_photos
 from blindsr_pretrain.discriminator import Discriminator
-from blindsr_pretrain.losses import DISTSLoss, LossWeights, PhaseLoss, RealnessLoss, RelativisticAverageLoss, VGGLoss
+from blindsr_pretrain.losses import LossWeights, MetricLoss, PhaseLoss, RealnessLoss, RelativisticAverageLoss, VGGLoss
 from blindsr_pretrain.trainer import MAX_BAD_STEPS, Trainer
 from rich.console import Console
 from torch import nn
 
 from sr_env.degradation import Degradation, load_basis
-from sr_env.metrics import ConvFeatures
+from sr_env.metrics import ConvFeatures, Metric, create_metric
 from sr_env.models import load_renderer
 
 
@@ -40,7 +41,12 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
         vgg = ConvFeatures("vgg16", (1, 6))
         pooled = ConvFeatures("vgg16", (3, 8, 15, 22, 29), l2_pooling=True)
     monkeypatch.setattr(module, "vgg_backbone", lambda arch, device: vgg)
-    monkeypatch.setattr(module, "DISTSLoss", lambda device: DISTSLoss(device, backbone=pooled))
+
+    def metric(name: str, **options: Any) -> Metric:
+        return create_metric(name, **(options | ({"backbone": pooled} if name == "dists" else {})))
+
+    monkeypatch.setattr(losses, "create_metric", metric)
+    monkeypatch.setattr(validation, "create_metric", metric)
 
 
 @pytest.fixture
@@ -100,7 +106,7 @@ def test_the_loss_is_the_supplement_s_sum(settings: AMGANSettings) -> None:
         log = F.log_softmax(task.adversary(sr), 1)
         real, fake = (torch.from_numpy(anchor).float() for anchor in RealnessLoss(9).anchors(3))
         realness = (real * (real.log() - log)).sum(1).mean() - (fake * (fake.log() - log)).sum(1).mean()
-        vgg, dists = VGGLoss(module.vgg_backbone("auto", "cpu")), module.DISTSLoss("cpu")
+        vgg, dists = VGGLoss(module.vgg_backbone("auto", "cpu")), MetricLoss("dists", "cpu")
         wanted = {"l1": (sr - hr).abs().mean(), "vgg": vgg(sr, hr), "dists": dists(sr, hr), "adversarial": realness}
         wanted["phase"] = PhaseLoss(4)(sr, hr)
     assert terms.keys() == wanted.keys()
@@ -229,7 +235,7 @@ def test_export(settings: AMGANSettings, changed: dict[str, Any], name: str, tol
     assert set(figures) == {f"{m}{w}" for m in ("lpips", "psnr") for w in ("", "_0.2", "_1.3", "_2.6")}
     loaded = load_renderer(settings.out / f"{name}.safetensors", scale=4)
     card = loaded.card
-    assert card["losses"] == {"l1": 1.0, "vgg": 15.0, "adversarial": 0.01, "dists": 0.0, "phase": 20.0}
+    assert card["losses"] == asdict(LossWeights(l1=1.0, vgg=15.0, adversarial=0.01, dists=0.0, phase=20.0))
     assert card["adversarial"] == told
     assert card["vgg"] == "random"
     assert card["start"].startswith("renderer")
@@ -284,6 +290,16 @@ def test_the_weights_of_the_lowest_lpips_are_kept(settings: AMGANSettings) -> No
     assert load_renderer(run.weights).card["validation"] == {"lpips": 0.3}
 
 
+def test_what_is_trained_on_lpips_is_chosen_by_dists(settings: AMGANSettings) -> None:
+    task = amgan(trainer(replace(settings, weights=LossWeights(dists=0.0, lpips=1.0))))
+    assert task.headline == "dists"
+    loss, terms = task.loss(task.network, torch.rand(1, 3, 64, 64), np.full((1, 6), 0.5), 0)
+    assert terms["lpips"] > 0
+    assert loss.isfinite()
+    assert list(task.held_out.metrics) == ["lpips", "psnr", "dists"]
+    assert amgan(trainer(settings)).headline == "lpips"
+
+
 def test_without_an_adversary(settings: AMGANSettings) -> None:
     run = trainer(replace(settings, weights=LossWeights(adversarial=0.0, dists=0.0), steps=1))
     assert run.task.adversary is None
@@ -300,8 +316,10 @@ def test_mistakes_show_before_training(settings: AMGANSettings) -> None:
         replace(settings, discriminator_rate=0.0)
     with pytest.raises(ValueError, match="predicted_share is 0"):
         replace(settings, predicted_share=0.0)
-    with pytest.raises(ValueError, match=r"render_size is 96: give at least 64.* at most the patch_size of 64"):
+    with pytest.raises(ValueError, match=r"render_size is 96: give at least 1 and at most the patch_size of 64"):
         replace(settings, render_size=96)
+    with pytest.raises(ValueError, match=r"render_size is 32: the discriminator needs at least 64"):
+        replace(settings, render_size=32)
     with pytest.raises(ValueError, match="render_size is 66: give a multiple of the scale, 4"):
         trainer(replace(settings, patch_size=96, render_size=66))
     with pytest.raises(FileNotFoundError, match="no predictor 'nobody'"):

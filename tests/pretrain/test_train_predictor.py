@@ -14,12 +14,20 @@ import torch
 import train_predictor
 from blindsr_pretrain.amnet import AMNetSettings
 from blindsr_pretrain.data import split_photos
-from blindsr_pretrain.predictor import PredictorSettings, PredictorTask
+from blindsr_pretrain.predictor import PredictorSettings, PredictorTask, decibels_lost
 from blindsr_pretrain.trainer import Trainer
 from torch import nn
 
 from sr_env.degradation import KernelBasis, bicubic_resize, load_basis
-from sr_env.models import KernelPredictor, base, load_predictor, load_renderer, register_renderer, save_checkpoint
+from sr_env.models import (
+    AMNet,
+    KernelPredictor,
+    base,
+    load_predictor,
+    load_renderer,
+    register_renderer,
+    save_checkpoint,
+)
 
 
 def test_predictor_learns_a_fixed_batch_through_the_renderer(
@@ -27,7 +35,7 @@ def test_predictor_learns_a_fixed_batch_through_the_renderer(
 ) -> None:
     shared = common(settings)
     own = PredictorSettings(
-        **{**shared, "learning_rate": 2e-3, "steps": 60}, renderer=str(tiny_renderer), code_steps=30
+        **{**shared, "learning_rate": 2e-3, "steps": 60}, renderers=(str(tiny_renderer),), code_steps=30
     )
     task = PredictorTask(own, split_photos(own)[2])
     run = trainer(own, task)  # type: ignore[arg-type]
@@ -52,7 +60,7 @@ def test_steps_of_the_predictor_see_8_bit_images_in_any_precision(
     common: Callable[..., dict[str, Any]],
 ) -> None:
     shared = common(settings)
-    own = PredictorSettings(**{**shared, "precision": precision}, renderer=str(tiny_renderer), code_steps=1)
+    own = PredictorSettings(**{**shared, "precision": precision}, renderers=(str(tiny_renderer),), code_steps=1)
     run = trainer(own, PredictorTask(own, split_photos(own)[2]))  # type: ignore[arg-type]
     seen: list[torch.Tensor] = []
     run.task.network.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
@@ -70,12 +78,12 @@ def test_predictor_run_exports_for_its_renderer(
     settings: AMNetSettings, tiny_renderer: Path, common: Callable[..., dict[str, Any]]
 ) -> None:
     shared = common(settings)
-    own = PredictorSettings(**{**shared, "steps": 2}, renderer=str(tiny_renderer), code_steps=1)
+    own = PredictorSettings(**{**shared, "steps": 2}, renderers=(str(tiny_renderer),), code_steps=1)
     figures = train_predictor.main(own)
     assert "psnr_true_kernel" in figures
     basis = load_renderer(tiny_renderer).basis
     loaded = load_predictor(own.out / "predictor_x4.safetensors", scale=4, basis=basis)
-    assert re.match(r"\w+/tiny_renderer\.safetensors, ", loaded.card["renderer"])
+    assert re.match(r"\w+/tiny_renderer\.safetensors, ", loaded.card["renderers"][0])
     # And training goes on from it.
     start = replace(own, out=own.out / "next", start=str(loaded.path), steps=1, target="hr", code_steps=0)
     assert train_predictor.main(start)["psnr"] == pytest.approx(figures["psnr"], abs=1.0)
@@ -87,7 +95,7 @@ def test_predictor_starts_from_one_of_another_scale(
     network = KernelPredictor(channels=8)
     other = save_checkpoint(tmp_path / "x2.safetensors", network, load_basis("isotropic", 2), 2, {})
     start = PredictorSettings(
-        **{**common(settings), "steps": 1, "learning_rate": 1e-9}, renderer=str(tiny_renderer), start=str(other)
+        **{**common(settings), "steps": 1, "learning_rate": 1e-9}, renderers=(str(tiny_renderer),), start=str(other)
     )
     train_predictor.main(start)
     went_on = load_predictor(start.out / "predictor_x4.safetensors", scale=4).network
@@ -99,6 +107,65 @@ def test_predictor_starts_from_one_of_another_scale(
     wrong = save_checkpoint(tmp_path / "short.safetensors", KernelPredictor(channels=8, code_length=3), short, 4, {})
     with pytest.raises(ValueError, match=r"short.*codes of 3 numbers, renderer .*tiny_renderer.* takes 10"):
         train_predictor.main(replace(start, start=str(wrong)))
+
+
+def test_decibels_lost_are_those_of_a_mean_psnr() -> None:
+    """Errors that are independent add up: the wrong code costs what it adds, whatever the patch's contrast."""
+    noise = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 2, 3, 64, 64))).float()
+    hr = torch.full_like(noise[0], 0.5)
+    best = hr + 0.1 * noise[1]
+    assert float(decibels_lost(best, best, hr)) == 0
+    assert float(decibels_lost(best + 0.1 * noise[2], best, hr)) == pytest.approx(10 * np.log10(2), rel=0.02)
+    contrast = torch.tensor([1.0, 4.0])[
+        :, None, None, None
+    ]  # both patches lose as much, the second is four times as far
+    sr, far = hr + contrast * 0.05 * (noise[1] + noise[2]), hr + contrast * 0.05 * noise[1]
+    assert float(decibels_lost(sr, far, hr)) == pytest.approx(10 * np.log10(2), rel=0.02)
+    flat = hr + 1e-4
+    assert float(decibels_lost(flat, hr, hr)) < 0.02  # a flat patch rendered well has no PSNR to lose
+
+
+def test_predictor_goes_through_several_renderers_in_turn(
+    settings: AMNetSettings, tiny_renderer: Path, tmp_path: Path, common: Callable[..., dict[str, Any]]
+) -> None:
+    torch.manual_seed(1)
+    second = save_checkpoint(
+        tmp_path / "second.safetensors",
+        AMNet(scale=4, channels=8, blocks=1),
+        load_renderer(tiny_renderer).basis,
+        4,
+        {},
+    )
+    own = PredictorSettings(
+        **{**common(settings), "steps": 2},
+        renderers=(str(tiny_renderer), str(second)),
+        code_steps=0,
+        target="decibels",
+        render_size=32,
+    )
+    task = PredictorTask(own, split_photos(own)[2])
+    shapes: list[tuple[int, torch.Size]] = []
+    for number, rendering in enumerate(task.renderings):
+        rendering.register_forward_pre_hook(  # type: ignore[attr-defined]
+            lambda module, arguments, number=number: shapes.append((number, arguments[0].shape))
+        )
+    hr, uniforms = torch.rand(2, 3, 64, 64), np.full((2, 6), 0.5)
+    for step in range(3):
+        task.loss(task.network, hr, uniforms, step)[0].backward()
+    assert [number for number, _ in shapes] == [0, 0, 1, 1, 0, 0]  # predicted, then true code
+    assert {shape for _, shape in shapes} == {torch.Size((2, 3, 8, 8))}  # the middle alone is rendered
+    assert all(parameter.grad is not None for parameter in task.network.parameters())
+    assert len(task.card()["renderers"]) == 2
+    assert "render_decibels" in task.card()["losses"]
+
+    with pytest.raises(ValueError, match="renderer 'amnet_l_x2' has another scale or kernel basis than"):
+        PredictorTask(replace(own, renderers=(str(tiny_renderer), "amnet_l_x2")), split_photos(own)[2])
+    with pytest.raises(ValueError, match="renderers is empty"):
+        replace(own, renderers=())
+    with pytest.raises(ValueError, match="render_size is 66: give at least 1 and at most the patch_size of 64"):
+        replace(own, render_size=66)
+    with pytest.raises(ValueError, match="render_size is 30: give a multiple of the scale, 4"):
+        PredictorTask(replace(own, render_size=30), split_photos(own)[2])
 
 
 def test_predictor_learns_for_a_registered_renderer(
@@ -119,7 +186,7 @@ def test_predictor_learns_for_a_registered_renderer(
         def forward(self, lr: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
             return bicubic_resize(lr, (4 * lr.shape[-2], 4 * lr.shape[-1])) + self.tint(code)[:, :, None, None]
 
-    own = PredictorSettings(**{**common(settings), "steps": 2}, renderer="tinted", code_steps=0)
+    own = PredictorSettings(**{**common(settings), "steps": 2}, renderers=("tinted",), code_steps=0)
     task = PredictorTask(own, split_photos(own)[2])
     loss, terms = task.loss(task.network, torch.rand(2, 3, 64, 64), np.full((2, 6), 0.5), 0)
     loss.backward()
