@@ -143,7 +143,7 @@ class AMGANTask(Task):
             self.degradation,
             self.basis,
             device,
-            settings.softness / 2,
+            settings.softness_at(self.scale) / 2,
             metrics=tuple(dict.fromkeys(("lpips", "psnr", self.headline))),
             drawings=held_out_drawings(settings),
         )

@@ -75,7 +75,7 @@ class AMNetTask(Task):
             self.degradation,
             self.basis,
             self.device,
-            settings.softness / 2,
+            settings.softness_at(self.scale) / 2,
             drawings=held_out_drawings(settings),
         )
 

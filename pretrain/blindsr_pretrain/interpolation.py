@@ -104,7 +104,7 @@ def average_renderers(settings: InterpolationSettings) -> tuple[Path, dict[str, 
         Degradation(first.scale),
         first.basis,
         device,
-        settings.softness / 2,
+        settings.softness_at(first.scale) / 2,
         metrics=("lpips", "psnr"),
     )
     figures = {name: round(value, 4) for name, value in measure.score(network, predict)[0].items()}

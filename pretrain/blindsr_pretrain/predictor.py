@@ -118,7 +118,7 @@ class PredictorTask(Task):
             self.degradation,
             self.basis,
             device,
-            settings.softness / 2,
+            settings.softness_at(self.scale) / 2,
             drawings=held_out_drawings(settings),
         )
         self.true_kernel = true_kernel_figures(self.held_out.score(self.renderer)[0], ("psnr",))

@@ -28,9 +28,10 @@ class DataSettings:
         data: Folder of HR photos, searched recursively; "bundled" takes scikit-image's photographs.
         patch_size: HR patch side in pixels; smaller photos are left out.
         validation_photos: Photos of the folder held out for validation (the bundled source has its own).
-        softness: Half of the patches are softened first, by a Gaussian of a width uniform up to this in HR pixels, and
-            the held-out photos are there a second time, softened by half of it. Photographs differ in their own
-            sharpness: a network that has only seen sharp ones sharpens soft scenes too much.
+        softness: Half of the patches are softened first, by a Gaussian of a width uniform up to this, and the held-out
+            photos are there a second time, softened by half of it; in HR pixels at x4, and in proportion at other
+            scales, since in LR it adds to the kernel's own blur, from which more could not be told. Photographs differ
+            in their own sharpness: a network that has only seen sharp ones sharpens soft scenes too much.
     """
 
     data: str = "bundled"
@@ -43,6 +44,10 @@ class DataSettings:
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}: give at least 1")
         check_range("softness", self.softness, 0 <= self.softness < math.inf)
+
+    def softness_at(self, scale: int) -> float:
+        """Widest softening in HR pixels of a scale."""
+        return self.softness * scale / 4
 
 
 @dataclass(kw_only=True)

@@ -248,8 +248,8 @@ class Trainer:
         """One step of the network, then of its adversary; one whose loss or gradient is not finite changes nothing."""
         task, logs = self.task, {}
         hr = as_images(patches)
-        if self.settings.softness > 0:
-            widths = self.settings.softness * np.maximum(0, 2 * uniforms[:, 3] - 1)
+        if (softness := self.settings.softness_at(task.scale)) > 0:
+            widths = softness * np.maximum(0, 2 * uniforms[:, 3] - 1)
             with full_float32():
                 hr = quantize(soften(hr, upload(torch.from_numpy(widths).float(), self.device)))
         if task.adversary is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from blindsr_pretrain.batches import DeviceCutter, HostCutter, as_images, make_c
 from blindsr_pretrain.data import Diet, make_diet, split_photos
 from blindsr_pretrain.trainer import Trainer
 
+from sr_env.degradation import quantize, soften
 from sr_env.photos import open_photos
 
 
@@ -53,6 +55,26 @@ def test_softness_softens_every_second_patch_on_average_and_a_copy_of_what_is_he
     changed = roughness(seen[0]) < 0.999 * roughness(given)
     assert changed.tolist() == (uniforms[:, 3] > 0.6).tolist()
     assert bool((roughness(soft) < roughness(sharp)).all())
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_softness_is_of_one_size_in_lr_pixels(
+    settings: AMNetSettings, trainer: Callable[..., Trainer], scale: Any
+) -> None:
+    """At x2 a width of 1.5 HR pixels would be three quarters of the widest kernel, and could not be told from it."""
+    run = trainer(replace(settings, softness=1.5, scale=scale, patch_size=60))
+    assert isinstance(run.task, AMNetTask)
+    sharp, soft = run.task.held_out.hr.chunk(2)
+    width = sharp.new_full((len(sharp),), 0.75 * scale / 4)
+    torch.testing.assert_close(soft, quantize(soften(sharp, width)))
+    widest: list[torch.Tensor] = []
+    loss = run.task.loss
+    run.task.loss = lambda network, hr, *rest: widest.append(hr) or loss(network, hr, *rest)  # type: ignore[method-assign,func-returns-value]
+    patches, uniforms = next(run._batches())
+    uniforms[:, 3] = 1
+    run._update(patches, uniforms)
+    hr = as_images(patches)
+    torch.testing.assert_close(widest[0], quantize(soften(hr, hr.new_full((len(hr),), 1.5 * scale / 4))))
 
 
 @pytest.fixture
