@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sr_env.degradation import load_basis
 from sr_env.models import AMNet
 from sr_env.models.checkpoint import save_checkpoint
 from sr_env.models.predictor import KernelPredictor
+from sr_env.upscale import defaults
 
 torch.set_num_threads(1)
 
@@ -60,6 +62,28 @@ def tiny_renderer(tmp_path_factory: pytest.TempPathFactory) -> Path:
             torch.nn.init.normal_(block.modulation.mlp[-1].weight, std=0.2)
     path = tmp_path_factory.mktemp("renderer") / "tiny_renderer.safetensors"
     return save_checkpoint(path, network, load_basis("isotropic", 4), 4, {})
+
+
+@pytest.fixture(scope="session")
+def tiny_textured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained x4 renderer of another architecture, whose radius is larger and whose pictures differ much."""
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        network = AMNet(scale=4, channels=6, blocks=2, smooth=True)
+        for block in network.body:
+            torch.nn.init.normal_(block.modulation.mlp[-1].weight, std=0.2)
+        with torch.no_grad():
+            network.tail.weight.mul_(3)
+    path = tmp_path_factory.mktemp("textured") / "tiny_textured.safetensors"
+    return save_checkpoint(path, network, load_basis("isotropic", 4), 4, {})
+
+
+@pytest.fixture(scope="module")
+def textures(tiny_renderer: Path, tiny_textured: Path) -> Iterator[tuple[Path, Path]]:
+    """Those two in the place of the released renderers between which a texture lies."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(defaults, "TEXTURES", {4: (str(tiny_renderer), str(tiny_textured))})
+        yield tiny_renderer, tiny_textured
 
 
 @pytest.fixture(scope="session")

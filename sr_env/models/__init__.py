@@ -2,6 +2,7 @@
 
 from sr_env.models.amnet import SIZES, AMLayer, AMNet, create_amnet, parameter_count
 from sr_env.models.base import Renderer, register_renderer, registered_renderers
+from sr_env.models.blend import BlendedRenderer, blend_renderers, check_texture
 from sr_env.models.checkpoint import (
     RELEASED,
     Checkpoint,
@@ -18,10 +19,13 @@ __all__ = [
     "SIZES",
     "AMLayer",
     "AMNet",
+    "BlendedRenderer",
     "Checkpoint",
     "KernelPredictor",
     "Renderer",
     "available_checkpoints",
+    "blend_renderers",
+    "check_texture",
     "create_amnet",
     "load_predictor",
     "load_renderer",

@@ -21,8 +21,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from sr_env.degradation import KERNEL_SIZE, KernelBasis, bicubic_resize, isotropic_kernels
-from sr_env.models import Checkpoint, KernelPredictor, load_predictor, load_renderer
+from sr_env.models import BlendedRenderer, Checkpoint, KernelPredictor, load_predictor, load_renderer
 from sr_env.models.onnx import is_onnx, load_onnx_renderer
+from sr_env.upscale.defaults import default_model, load_textures
 from sr_env.upscale.tiling import Axis, Strip, batches, padded, plan_tiles, rgb, to_float
 from sr_env.utils.checks import MIN_LR_SIZE, SCALES, UsageError, check_choice
 from sr_env.utils.devices import Precision, autocast, channels_last, resolve_device, uses_bf16
@@ -46,16 +47,6 @@ _LARGEST_TILE = 1024
 _BODY_MAPS, _KEPT_MAPS, _SR_PICTURES = 10, 2, 4
 #: Feature maps that a renderer is taken to have where its architecture does not say.
 _UNKNOWN_MAPS = 64
-
-
-def default_model(scale: int) -> str:
-    """Name of the renderer taken for a magnification where none is named: for looks at x4, for fidelity at x2 and x3.
-
-    Raises:
-        UsageError: Unknown scale, naming the valid ones.
-    """
-    check_choice("scale", scale, SCALES)
-    return "amgan_x4" if scale == 4 else f"amnet_l_x{scale}"
 
 
 def equivalent_widths(codes: Tensor, basis: KernelBasis, low: float = 0.1, high: float = 6.0) -> Tensor:
@@ -101,6 +92,8 @@ class Upscaler:
         model: Renderer: a short name or path (a checkpoint, or an ONNX file of :mod:`sr_env.models.onnx`, which
             computes in fp32), the name of a registered one, or an ``nn.Module`` (:class:`sr_env.models.Renderer`); None
             takes :func:`default_model` of the scale.
+        texture: In the place of a model: from 0, faithful (AMNet), to 1, textured (AMGAN), x4 alone. Between the two
+            their pictures are blended, at the time of both. :attr:`texture` moves it. None takes one model.
         scale: Magnification, which the renderer must have; None takes the renderer's (4 where no model is named).
         predictor: Kernel predictor by short name or path; None takes the released one of the scale.
         device: ``"auto"`` takes CUDA where there is one.
@@ -124,6 +117,7 @@ class Upscaler:
         self,
         model: str | os.PathLike[str] | nn.Module | None = None,
         *,
+        texture: float | None = None,
         scale: int | None = None,
         predictor: str | os.PathLike[str] | None = None,
         device: str | torch.device = "auto",
@@ -148,10 +142,17 @@ class Upscaler:
             check_choice("scale", scale, SCALES)
         spec = default_model(scale or 4) if model is None else model
         self.model = type(spec).__name__ if isinstance(spec, nn.Module) else str(spec)
+        if model is not None and texture is not None:
+            raise UsageError(
+                f"texture {texture} is for two models of its own: leave it out, or the model {self.model!r}"
+            )
         if is_onnx(self.model) and precision == "bf16":
             raise UsageError(f"the ONNX file {self.model!r} computes in fp32: give precision auto or fp32")
         checkpoint: Checkpoint[Any]
-        if is_onnx(self.model):
+        if texture is not None:
+            checkpoint = load_textures(scale or 4, texture, self.device)
+            self.model = str(checkpoint.path)
+        elif is_onnx(self.model):
             checkpoint = load_onnx_renderer(self.model, scale=scale, device=self.device)
         else:
             checkpoint = load_renderer(spec, scale=scale, device=self.device)
@@ -163,6 +164,21 @@ class Upscaler:
         self.predictor: KernelPredictor | None = None
         if not given:
             self.predictor = channels_last(self._load_predictor(predictor).network)
+
+    @property
+    def texture(self) -> float | None:
+        """From 0, faithful, to 1, textured; None where one model renders. Set it between pictures: it costs nothing.
+
+        Raises:
+            UsageError: It is set outside [0, 1], or where one model renders.
+        """
+        return self.renderer.texture if isinstance(self.renderer, BlendedRenderer) else None
+
+    @texture.setter
+    def texture(self, texture: float) -> None:
+        if not isinstance(self.renderer, BlendedRenderer):
+            raise UsageError(f"texture {texture}: {self.model} is one model, make an Upscaler(texture={texture})")
+        self.renderer.texture = texture
 
     def _load_predictor(self, name: str | os.PathLike[str] | None) -> Checkpoint[KernelPredictor]:
         return load_predictor(
@@ -391,12 +407,13 @@ class Upscaler:
         margin = self._margin + ramp // 2
         maps = self.renderer.architecture.get("channels", _UNKNOWN_MAPS)
         pictures = (3 * _SR_PICTURES + shape[3]) * self.scale**2
+        waiting = 0 if self.texture is None else 3 * self.scale**2  # the first picture, while the second is rendered
         return plan_tiles(
             shape,
             scale=self.scale,
             margin=margin,
             ramp=ramp,
             largest=max(_REGION + 2 * margin, 0 if self.spatially_varying else _LARGEST_TILE),
-            bytes_per_pixel=4 * max(_BODY_MAPS * maps, _KEPT_MAPS * maps + pictures),
+            bytes_per_pixel=4 * (waiting + max(_BODY_MAPS * maps, _KEPT_MAPS * maps + pictures)),
             max_memory=max_memory,
         )
