@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from sr_env.cli.demo_session import SHIFTED, WIDTHS, Shown, Studio, View, write_examples
+from sr_env.cli.demo_session import BLEND, SHIFTED, WIDTHS, Shown, Studio, View, write_examples
 from sr_env.utils.checks import UsageError
 from sr_env.utils.devices import Precision
 from sr_env.utils.signals import stop_requests
@@ -46,7 +46,8 @@ class Settings:
     """Serve the page.
 
     Attributes:
-        model: Renderer that is chosen first: a name such as amgan_x4 or a file (.safetensors, .onnx).
+        model: Renderer that is chosen first: a name such as amgan_x4 or a file (.safetensors, .onnx). The default lies
+            between two: a slider moves it from faithful to textured.
         port: Port on this machine; None takes the first free one from 7860.
         max_pixels: Pixels of the largest photograph that is accepted.
         max_upload: MB of the largest file that is accepted.
@@ -54,7 +55,7 @@ class Settings:
         precision: auto takes bf16 where the device computes in it.
     """
 
-    model: str = "amgan_x4"
+    model: str = BLEND
     port: int | None = None
     max_pixels: int = 1_000_000
     max_upload: int = 20
@@ -122,7 +123,8 @@ def build_page(studio: Studio, examples: Sequence[tuple[Path, Path]], folder: Pa
 
     def at_prediction(view: View) -> tuple[Any, ...]:
         values, shown = drawn(view)
-        return *values, float(np.clip(round(shown.width, 2), *WIDTHS)), *(0.0,) * SHIFTED
+        dial = gr.Slider(visible=view.texture is not None)
+        return *values, dial, float(np.clip(round(shown.width, 2), *WIDTHS)), *(0.0,) * SHIFTED
 
     def opened(view: View | None) -> View:
         if view is None:
@@ -139,16 +141,20 @@ def build_page(studio: Studio, examples: Sequence[tuple[Path, Path]], folder: Pa
         return Path(path)
 
     @on_page
-    def on_open(source: Any, truth: Any, model: str) -> tuple[Any, ...]:
+    def on_open(source: Any, truth: Any, model: str, texture: float) -> tuple[Any, ...]:
         photograph = inside(source)
         if photograph is None:
             raise UsageError("no photograph: drop one first, or choose an example")
-        return at_prediction(studio.open(photograph, inside(truth), model))
+        return at_prediction(studio.open(photograph, inside(truth), model, texture))
 
     @on_page
-    def on_load(model: str) -> tuple[Any, ...]:
+    def on_load(model: str, texture: float) -> tuple[Any, ...]:
         lr, hr = examples[0]
-        return str(lr), str(hr), *at_prediction(studio.open(lr, hr, model))
+        return str(lr), str(hr), *at_prediction(studio.open(lr, hr, model, texture))
+
+    @on_page
+    def on_texture(view: View | None, texture: float) -> tuple[Any, ...]:
+        return moved(studio.with_texture(opened(view), texture))
 
     @on_page
     def on_width(view: View | None, width: float) -> tuple[Any, ...]:
@@ -208,6 +214,15 @@ def build_page(studio: Studio, examples: Sequence[tuple[Path, Path]], folder: Pa
                 compare = gr.ImageSlider(
                     label="bicubic | SR", type="numpy", format="png", interactive=False, elem_id="compare"
                 )
+                texture = gr.Slider(
+                    0,
+                    1,
+                    value=1,
+                    step=0.05,
+                    label="Texture: 0 is faithful (AMNet), 1 is textured (AMGAN)",
+                    elem_id="texture",
+                    visible=studio.model == BLEND,
+                )
                 width = gr.Slider(
                     *WIDTHS,
                     value=WIDTHS[0],
@@ -247,7 +262,8 @@ def build_page(studio: Studio, examples: Sequence[tuple[Path, Path]], folder: Pa
                 whole = gr.Button("Make the whole picture", elem_id="whole")
                 result = gr.File(label="Whole picture", interactive=False, visible=False, elem_id="result")
         outputs = [view, compare, kernel, bars, text, result]
-        everything = [*outputs, width, *shifts]
+        everything = [*outputs, texture, width, *shifts]
+        inputs = [source, truth, model, texture]
         # One rendering at a time: two would take as long and twice the memory.
         options: dict[str, Any] = {
             "concurrency_id": "render",
@@ -258,16 +274,17 @@ def build_page(studio: Studio, examples: Sequence[tuple[Path, Path]], folder: Pa
         live = options | {"trigger_mode": "always_last"}
         # As sent by the browser: Gradio would decode the files without our limits and messages.
         opening = options | {"preprocess": False}
-        run.click(on_open, [source, truth, model], everything, **opening)
-        model.input(on_open, [source, truth, model], everything, **opening)
+        run.click(on_open, inputs, everything, **opening)
+        model.input(on_open, inputs, everything, **opening)
+        texture.input(on_texture, [view, texture], outputs, **live)
         width.input(on_width, [view, width], outputs, **live)
         for slider in shifts:
             slider.input(on_shift, [view, *shifts], outputs, **live)
         reset.click(on_reset, [view], everything, **options)
         source.select(on_click, [view], outputs, **live)
         whole.click(on_whole, [view], [result], **options)
-        chosen.load_input_event.then(on_open, [source, truth, model], everything, **opening)
-        blocks.load(on_load, [model], [source, truth, *everything], **options)
+        chosen.load_input_event.then(on_open, inputs, everything, **opening)
+        blocks.load(on_load, [model, texture], [source, truth, *everything], **options)
     blocks.queue(max_size=_WAITING, api_open=False)
     return blocks
 

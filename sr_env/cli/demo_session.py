@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from PIL import Image
 
 from sr_env.degradation import Degradation, bicubic_resize, isotropic_kernels
 from sr_env.metrics import Metric, create_metric
-from sr_env.models import available_checkpoints
+from sr_env.models import available_checkpoints, check_texture
 from sr_env.photos import BundledPhotos, read_image, read_picture, read_shape, suited, write_picture
 from sr_env.upscale import Progress, Upscaler, equivalent_widths
 from sr_env.utils.checks import MIN_LR_SIZE, UsageError
@@ -33,6 +34,8 @@ from sr_env.utils.images import to_images, to_uint8
 DETAIL = 160
 #: Code components that the page has sliders for; the later ones hardly change the picture.
 SHIFTED = 3
+#: The model that the page's slider of texture moves.
+BLEND = "AMNet to AMGAN"
 #: Kernel widths, in HR pixels, that the page offers.
 WIDTHS = (0.2, 4.0)
 #: Metrics against the ground truth, and how their bars are titled.
@@ -60,6 +63,7 @@ class View:
         base: The code that the sliders of components add to: the predicted one, or a Gaussian's.
         shifts: What they add to the first components, in standard deviations.
         centre: LR row and column of the middle of the detail.
+        texture: From 0, faithful, to 1, textured; None where the model has no such range.
     """
 
     path: Path
@@ -70,6 +74,7 @@ class View:
     base: NDArray[np.float32]
     shifts: tuple[float, ...]
     centre: tuple[int, int]
+    texture: float | None
 
     @property
     def code(self) -> NDArray[np.float32]:
@@ -115,7 +120,8 @@ class Studio:
     """Opens photographs and renders them with any code. May be shared by threads: renderings take turns.
 
     Args:
-        model: Renderer that is chosen first, by name or path; the other released ones are offered beside it.
+        model: Renderer that is chosen first, by name or path; :data:`BLEND`, which lies between two by its texture, and
+            the other released ones are offered beside it.
         device: Where to compute.
         precision: ``"auto"`` takes bf16 where the device computes in it.
         max_pixels: LR pixels of the largest photograph that is opened.
@@ -127,7 +133,7 @@ class Studio:
 
     def __init__(
         self,
-        model: str | os.PathLike[str] = "amgan_x4",
+        model: str | os.PathLike[str] = BLEND,
         *,
         device: str | torch.device = "auto",
         precision: Precision = "auto",
@@ -136,7 +142,7 @@ class Studio:
         if max_pixels < MIN_LR_SIZE**2:
             raise UsageError(f"at most {max_pixels} pixels leave no photograph: give {MIN_LR_SIZE**2} or more")
         self.model, self.max_pixels = str(model), max_pixels
-        self.models = tuple(dict.fromkeys((self.model, *available_checkpoints("renderer"))))
+        self.models = tuple(dict.fromkeys((self.model, BLEND, *available_checkpoints("renderer"))))
         self._options = {"device": device, "precision": precision}
         self._upscalers: dict[str, Upscaler] = {}
         self._lock = threading.Lock()
@@ -151,21 +157,26 @@ class Studio:
         if model not in self.models:
             raise UsageError(f"unknown model {model!r}: choose one of {', '.join(self.models)}")
         if model not in self._upscalers:
-            self._upscalers[model] = Upscaler(model, **self._options)  # type: ignore[arg-type]
+            chosen = {"texture": 1.0} if model == BLEND else {"model": model}
+            self._upscalers[model] = Upscaler(**chosen, **self._options)  # type: ignore[arg-type]
         return self._upscalers[model]
 
-    def open(self, path: str | os.PathLike[str], truth: str | os.PathLike[str] | None, model: str) -> View:
+    def open(
+        self, path: str | os.PathLike[str], truth: str | os.PathLike[str] | None, model: str, texture: float = 1.0
+    ) -> View:
         """Open a photograph and predict its kernel.
 
         Args:
             path: Its file.
             truth: File of what SR should be; None where it is not known.
             model: Renderer.
+            texture: From 0, faithful, to 1, textured; of no effect where the model has no such range.
 
         Raises:
-            UsageError: A file is no picture, is too large or too small, the two do not fit each other, or the model is
-                unknown.
+            UsageError: A file is no picture, is too large or too small, the two do not fit each other, the model is
+                unknown, or the texture outside [0, 1].
         """
+        check_texture(texture)
         upscaler, path = self.upscaler(model), Path(path)
         lr = self._read(path, self.max_pixels)
         if min(lr.shape[:2]) < MIN_LR_SIZE:
@@ -184,7 +195,8 @@ class Studio:
         with self._lock:
             code = upscaler.predict(lr)
         centre = (lr.shape[0] // 2, lr.shape[1] // 2)
-        return View(path, model, lr, target, code, code, (0.0,) * SHIFTED, centre)
+        own = None if upscaler.texture is None else texture
+        return View(path, model, lr, target, code, code, (0.0,) * SHIFTED, centre, own)
 
     def _read(self, path: Path, limit: int) -> Pixels:
         """A file as uint8 RGB, with messages that name the file as its user does."""
@@ -211,6 +223,24 @@ class Studio:
         kernel = isotropic_kernels(torch.tensor([float(width)], device=basis.mean.device))
         return replace(view, base=basis.encode(kernel)[0].cpu().numpy())
 
+    def with_texture(self, view: View, texture: float) -> View:
+        """Move between the faithful and the textured renderer.
+
+        Raises:
+            UsageError: The texture is outside [0, 1], or the model has no such range.
+        """
+        check_texture(texture)
+        if view.texture is None:
+            raise UsageError(f"texture {texture}: {view.model} is one renderer, choose {BLEND}")
+        return replace(view, texture=texture)
+
+    def _render(self, view: View, pixels: NDArray[Any], progress: Progress | None = None) -> NDArray[Any]:
+        """Enlarge pixels as a view asks; the lock must be held, since the texture is the upscaler's."""
+        upscaler = self.upscaler(view.model)
+        if view.texture is not None:
+            upscaler.texture = view.texture
+        return upscaler.upscale(pixels, code=view.code, progress=progress).pixels
+
     @torch.inference_mode()
     def show(self, view: View) -> Shown:
         """Render the detail of a view and draw what belongs to it.
@@ -225,7 +255,7 @@ class Studio:
         around = view.lr[top : rows.stop + radius, left : columns.stop + radius]
         inner = tuple(slice(s * (part.start - o), s * (part.stop - o)) for part, o in ((rows, top), (columns, left)))
         with self._lock:
-            after = upscaler.upscale(np.ascontiguousarray(around), code=view.code).pixels[inner]
+            after = self._render(view, np.ascontiguousarray(around))[inner]
             size = (s * around.shape[0], s * around.shape[1])
             before = to_uint8(bicubic_resize(to_images(np.ascontiguousarray(around)[None]), size).clamp(0, 1))[0][inner]
             values: dict[str, tuple[float, float]] = {}
@@ -257,7 +287,7 @@ class Studio:
         """
         picture = read_picture(view.path)
         with self._lock:
-            pixels = self.upscaler(view.model).upscale(picture.pixels, code=view.code, progress=progress).pixels
+            pixels = self._render(view, picture.pixels, progress)
         with atomic_write(path) as temporary:
             write_picture(temporary, suited(replace(picture, pixels=pixels), ".png"))
 

@@ -51,6 +51,8 @@ class Settings:
         scale: Magnification; None takes the model's, or 4.
         model: Renderer: a name such as amnet_x4 or a file, .safetensors or .onnx; None takes amgan_x4 at x4, else
             amnet_l_xN.
+        texture: In the place of a model, x4 alone: 0 is faithful (AMNet), 1 textured (AMGAN), and what lies between
+            takes the time of both.
         predictor: Kernel predictor: a name or a file; None takes the released one of the scale.
         kernel_width: Blur given instead of predicted: width of a Gaussian in HR pixels.
         kernel_file: Blur given instead of predicted: .npy file with a kernel [21, 21] at HR resolution.
@@ -69,6 +71,7 @@ class Settings:
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     scale: Literal[2, 3, 4] | None = None
     model: str | None = None
+    texture: float | None = None
     predictor: str | None = None
     kernel_width: float | None = None
     kernel_file: Path | None = None
@@ -223,6 +226,7 @@ def create_upscaler(settings: Settings) -> Upscaler:
             ) from error
     return Upscaler(
         settings.model,
+        texture=settings.texture,
         scale=settings.scale,
         predictor=settings.predictor,
         device=settings.device,
@@ -295,6 +299,7 @@ def _write_report(path: Path, upscaler: Upscaler, records: Sequence[Record]) -> 
     report = {
         "command": command_line(),
         "model": upscaler.model,
+        "texture": upscaler.texture,
         "scale": upscaler.scale,
         "device": str(upscaler.device),
         "precision": "bf16" if upscaler.bf16 else "fp32",

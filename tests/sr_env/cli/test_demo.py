@@ -23,6 +23,7 @@ import pytest
 from PIL import Image
 
 from sr_env.cli.demo import Settings, serving
+from sr_env.cli.demo_session import BLEND
 from sr_env.utils.checks import UsageError
 
 
@@ -43,7 +44,7 @@ def test_wrong_settings() -> None:
 
 
 @pytest.fixture(scope="module")
-def address(tiny_renderer: Path) -> Iterator[str]:
+def address(tiny_renderer: Path, textures: tuple[Path, Path]) -> Iterator[str]:
     pytest.importorskip("gradio", reason="the extra demo is not installed")
     with serving(Settings(model=str(tiny_renderer), device="cpu", max_pixels=100_000, max_upload=1)) as url:
         yield url
@@ -92,7 +93,7 @@ def test_no_file_outside_is_served(address: str, tmp_path: Path) -> None:
 
 def test_no_file_outside_is_opened(address: str, tiny_renderer: Path, photo: Path) -> None:
     data = {"path": str(photo), "meta": {"_type": "gradio.FileData"}}
-    told = submit(address, "outside", "run", [data, None, str(tiny_renderer)])
+    told = submit(address, "outside", "run", [data, None, str(tiny_renderer), 1.0])
     assert not told["end"]["success"]
     assert "url" not in json.dumps(told["end"]["output"].get("data", ""))  # no picture came back
 
@@ -101,7 +102,9 @@ def test_uploads_run_and_wait_for_each_other(address: str, tiny_renderer: Path, 
     path = json.loads(upload(address, "photo.png", photo.read_bytes())[1])[0]
     data = {"path": path, "meta": {"_type": "gradio.FileData"}}
     with ThreadPoolExecutor(3) as pool:
-        waiting = [pool.submit(submit, address, f"user{i}", "run", [data, None, str(tiny_renderer)]) for i in range(3)]
+        waiting = [
+            pool.submit(submit, address, f"user{i}", "run", [data, None, str(tiny_renderer), 1.0]) for i in range(3)
+        ]
         ends = [future.result()["end"] for future in waiting]
     for end in ends:
         assert end["success"]
@@ -209,6 +212,13 @@ class Page:
         until(lambda: self.find(f"{where} input[type=file]"))[0].send_keys(str(path))
         until(lambda: self.find(f"{where} button[aria-label='Remove Image']"))
 
+    def choose(self, model: str) -> None:
+        """Take a model from the list."""
+        entry = self.find("#model input")[0]
+        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", entry)
+        entry.click()
+        entry.send_keys("\ue009a\ue000", model, "\ue007")  # control-a; enter
+
     def press(self, where: str) -> None:
         button = self.find(where)[0]
         self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
@@ -254,6 +264,26 @@ def test_upload_run_and_move_the_kernel(page: Page, photo: Path) -> None:
     until(lambda: page.pictures == predicted)
     page.press("#whole")
     until(lambda: "photo_x4.png" in page.browser.page_source)
+    assert page.messages == []
+
+
+def test_the_texture_slider_comes_with_its_model(page: Page, tiny_renderer: Path) -> None:
+    assert not page.find("#texture input")
+    before = page.pictures
+    page.choose(BLEND)
+    textured = until(lambda: page.find("#texture input[type=range]") and page.pictures != before and page.pictures)
+    slider = page.find("#texture input[type=range]")[0]
+    for _ in range(8):
+        slider.send_keys("\ue012")  # arrow to the left
+    between = until(lambda: page.pictures[1] != textured[1] and page.pictures)
+    assert between[0] == textured[0]
+    number = page.find("#texture input[type=number]")[0]
+    assert float(number.get_attribute("value")) == pytest.approx(0.6)
+    number.send_keys("\ue009a\ue000", "0", "\ue004")  # control-a; tab
+    until(lambda: page.pictures[1] not in (between[1], textured[1]))
+    page.choose(str(tiny_renderer))
+    until(lambda: not page.find("#texture input"))
+    until(lambda: page.pictures and page.pictures[1] != textured[1])
     assert page.messages == []
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from sr_env import Upscaler
 from sr_env.cli import demo_session as module
-from sr_env.cli.demo_session import DETAIL, Studio, View, write_examples
+from sr_env.cli.demo_session import BLEND, DETAIL, Studio, View, write_examples
 from sr_env.degradation import bicubic_resize, isotropic_kernels
 from sr_env.metrics import create_metric
 from sr_env.utils.checks import UsageError
@@ -21,7 +21,7 @@ from sr_env.utils.images import to_images
 
 
 @pytest.fixture(scope="module")
-def studio(tiny_renderer: Path) -> Studio:
+def studio(tiny_renderer: Path, textures: tuple[Path, Path]) -> Studio:
     return Studio(str(tiny_renderer), device="cpu", precision="fp32", max_pixels=100_000)
 
 
@@ -64,6 +64,28 @@ def test_moving_the_kernel(studio: Studio, opened: View) -> None:
     assert (first.kernel != second.kernel).any()
     with pytest.raises(ValueError, match=r"kernel width 9: give 0\.2 to 4\.0"):
         studio.with_width(opened, 9)
+
+
+def test_moving_the_texture(studio: Studio, opened: View, photo: Path, textures: tuple[Path, Path]) -> None:
+    view = studio.open(photo, None, BLEND)
+    assert (view.texture, opened.texture) == (1.0, None)
+    options = {"device": "cpu", "precision": "fp32"}
+    for texture, path in zip((0, 1), textures, strict=True):
+        own = Upscaler(path, **options)(pixels(photo))
+        np.testing.assert_array_equal(studio.show(studio.with_texture(view, texture)).after, own)
+    between = studio.open(photo, None, BLEND, 0.5)
+    shown = studio.show(between)
+    own = Upscaler(texture=0.5, **options)(pixels(photo))
+    np.testing.assert_array_equal(shown.after, own)
+    assert studio.show(view).after.tobytes() != shown.after.tobytes()  # each view keeps its texture
+    studio.write_whole(between, photo.with_name("whole.png"))
+    np.testing.assert_array_equal(pixels(photo.with_name("whole.png")), own)
+    with pytest.raises(UsageError, match="choose AMNet to AMGAN"):
+        studio.with_texture(opened, 0.5)
+    with pytest.raises(UsageError, match="texture 9: give 0"):
+        studio.with_texture(view, 9)
+    with pytest.raises(UsageError, match="texture nan: give 0"):
+        studio.open(photo, None, BLEND, float("nan"))
 
 
 @pytest.mark.parametrize("centre", [(0, 0), (100, 110), (255, 170)])
@@ -129,7 +151,7 @@ def test_only_offered_models(studio: Studio, photo: Path, tmp_path: Path) -> Non
     shutil.copy(studio.model, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="unknown model"):
         studio.open(photo, None, str(tmp_path / "other.safetensors"))
-    assert {"amgan_x4", "amnet_l_x2"} < set(studio.models)
+    assert {BLEND, "amgan_x4", "amnet_l_x2"} < set(studio.models)
 
 
 def test_whole_picture_keeps_alpha_and_depth(studio: Studio, tmp_path: Path) -> None:

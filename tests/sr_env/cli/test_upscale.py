@@ -174,6 +174,21 @@ def test_report(tmp_path: Path, run: Any, random_photos: list[np.ndarray]) -> No
     assert (small.niqe_before, small.niqe_after) == (None, None)
 
 
+def test_texture(tmp_path: Path, run: Any, photo: np.ndarray, textures: tuple[Path, Path]) -> None:
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    told = {}
+    for texture in (0.0, 0.5, None):
+        report = tmp_path / f"{texture}.json"
+        model = {"model": None, "texture": texture} if texture is not None else {}
+        (record,) = run(tmp_path / "a.png", out=tmp_path / f"{texture}.png", json=report, **model)
+        assert record.status == "done"
+        told[texture] = json.loads(report.read_text())
+    assert [told[texture]["texture"] for texture in told] == [0.0, 0.5, None]
+    assert told[0.5]["model"] == "tiny_renderer to tiny_textured"
+    assert (tmp_path / "0.0.png").read_bytes() == (tmp_path / "None.png").read_bytes()  # tiny_renderer's own
+    assert (tmp_path / "0.5.png").read_bytes() != (tmp_path / "0.0.png").read_bytes()
+
+
 def test_bombs_are_refused(tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("1", (20000, 10000)).save(tmp_path / "bomb.png")
     Image.new("L", (60, 40)).save(tmp_path / "good.png")

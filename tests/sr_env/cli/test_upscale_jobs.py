@@ -44,6 +44,35 @@ def test_files_folders_and_patterns(folder: Path, tmp_path: Path) -> None:
         assert targets(tmp_path / name, out=out) == [f"out/{name}"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--texture", "nan"), "texture nan: give 0 (faithful) to 1 (textured)"),
+        (("--texture", "-1"), "texture -1.0: give 0 (faithful) to 1 (textured)"),
+        (("--texture", "2"), "texture 2.0: give 0 (faithful) to 1 (textured)"),
+        (("--texture", "0.5", "--scale", "2"), "for x2 there is no perceptual renderer yet"),
+        (("--texture", "0.5", "--model", "amnet_x4"), "leave it out, or the model 'amnet_x4'"),
+    ],
+)
+def test_wrong_textures_are_one_line(
+    folder: Path,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = files(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["blindsr", "upscale", str(folder), "-o", str(tmp_path / "out"), *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.run()
+    assert ended.value.code == 2
+    told = capsys.readouterr().err.strip()
+    assert message in told
+    assert "\n" not in told
+    assert files(tmp_path) == before
+
+
 def test_wrong_inputs_are_refused_before_any_work(folder: Path, tmp_path: Path, run: Any) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "other").mkdir()

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from sr_env import Upscaler
+from sr_env.cli import export
 from sr_env.cli import main as cli
 from sr_env.degradation import load_basis
 from sr_env.models import AMNet, onnx
@@ -134,9 +135,21 @@ def test_commands(
     arguments = ("--model", out, "--predictor", tiny_predictor, "--device", "cpu")
     assert run("upscale", tmp_path / "photo.png", "-o", tmp_path / "larger.png", *arguments) == 0
     assert Image.open(tmp_path / "larger.png").size == (124, 80)
+    for wrong in ((), ("amnet_x4", "--texture", "0.5"), ("--texture", "2")):
+        assert run("export", *wrong, "-o", tmp_path / "a.onnx") == 2
+        assert "texture" in capsys.readouterr().err
     assert run("export", "amnet_x5", "-o", tmp_path / "a.onnx") == 2
     assert "amnet_x4" in capsys.readouterr().err
     assert not (tmp_path / "a.onnx").exists()
+
+
+def test_what_lies_between_two(tmp_path: Path, textures: tuple[Path, Path], random_photos: list[np.ndarray]) -> None:
+    photo = random_photos[0][:40, :30]
+    export.main(export.Settings(out=tmp_path / "between.onnx", texture=0.5))
+    options: dict[str, Any] = {"kernel_width": 1.3, "device": "cpu", "precision": "fp32"}
+    ours, theirs = Upscaler(texture=0.5, **options), Upscaler(tmp_path / "between.onnx", **options)
+    assert np.abs(ours(photo).astype(int) - theirs(photo)).max() <= 1
+    assert np.abs(ours(photo).astype(int) - Upscaler(textures[0], **options)(photo)).max() > 5
 
 
 def test_wrong_files(tmp_path: Path, x4: tuple[AMNet, Path]) -> None:
