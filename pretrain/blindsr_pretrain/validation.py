@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sr_env.degradation import REPORTED_WIDTHS, Degradation, KernelBasis, Kernels, quantize, soften
 from sr_env.metrics import create_metric
-from sr_env.photos import PhotoSource, crops
+from sr_env.photos import PhotoSource, centre_crops
 from sr_env.utils.images import to_images
 
 _VALIDATION_CROP = 288
@@ -42,10 +42,7 @@ class ValidationSet:
         drawings: PhotoSource | None = None,
     ) -> None:
         scale = degradation.scale
-        side = min(_VALIDATION_CROP, *(min(shape) for shape in photos.shapes)) // scale * scale
-        tops = np.array([(height - side) // 2 for height, _ in photos.shapes])
-        lefts = np.array([(width - side) // 2 for _, width in photos.shapes])
-        hr = to_images(crops(photos, np.arange(len(photos)), tops, lefts, side), device)
+        hr = to_images(centre_crops(photos, _VALIDATION_CROP, scale), device)
         if softness > 0:
             hr = torch.cat((hr, quantize(soften(hr, hr.new_full((len(hr),), softness)))))
         self.hr = hr

@@ -2,6 +2,7 @@
 
 from sr_env.photos.crops import (
     augment,
+    centre_crops,
     crops,
     random_crops,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "Softened",
     "Subset",
     "augment",
+    "centre_crops",
     "check_size",
     "crops",
     "decode_samples",

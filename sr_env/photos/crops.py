@@ -83,6 +83,22 @@ def crops(
     return out
 
 
+def centre_crops(source: PhotoSource, size: int, multiple: int = 1) -> Pixels:
+    """Cut a square out of the middle of every photo.
+
+    Args:
+        source: The photos.
+        size: Side of the squares in pixels at most; the shortest side of the photos where that is less.
+        multiple: What divides the side that is taken.
+
+    Returns:
+        uint8 RGB ``[B, side, side, 3]``.
+    """
+    side = min(size, int(source.shape_array.min())) // multiple * multiple
+    tops, lefts = ((source.shape_array - side) // 2).T
+    return crops(source, np.arange(len(source)), tops, lefts, side)
+
+
 def random_crops(
     source: PhotoSource,
     indices: NDArray[np.integer[Any]],

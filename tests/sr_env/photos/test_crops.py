@@ -8,6 +8,7 @@ import pytest
 from sr_env.photos import (
     ArrayPhotos,
     augment,
+    centre_crops,
     crops,
     random_crops,
 )
@@ -33,6 +34,14 @@ def test_crops_come_from_where_they_should() -> None:
     assert crops(source, indices, tops, lefts, 16, out=out) is out
     np.testing.assert_array_equal(out, result)
     assert crops(source, indices[:0], tops[:0], lefts[:0], 16).shape == (0, 16, 16, 3)
+
+
+def test_centre_crops_lie_in_the_middle_and_fit_the_smallest() -> None:
+    source = grid_source()
+    result = centre_crops(source, 100, 3)
+    assert result.shape == (3, 15, 15, 3)
+    np.testing.assert_array_equal(result[:, 0, 0], [[2, 7, 0], [12, 5, 1], [0, 0, 2]])
+    np.testing.assert_array_equal(centre_crops(source, 8)[0, -1, -1], [6 + 7, 11 + 7, 0])
 
 
 def test_random_crops_are_seeded_and_reach_every_place() -> None:
