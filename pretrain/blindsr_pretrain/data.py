@@ -10,7 +10,7 @@ from PIL import Image
 
 from blindsr_pretrain.drawings import Drawings
 from blindsr_pretrain.settings import DataSettings, TrainingSettings
-from sr_env.photos import DEFAULT_MEMORY_BUDGET, PhotoSource, Pixels, hold_out, open_photos
+from sr_env.photos import DEFAULT_MEMORY_BUDGET, PhotoSource, Pixels, Subset, hold_out, open_photos
 from sr_env.utils.checks import UsageError
 
 #: Drawings to train on, and their side in pixels where patches are no larger.
@@ -41,12 +41,30 @@ def split_photos(settings: DataSettings) -> tuple[PhotoSource, np.ndarray, Photo
             "add photos or lower --validation-photos"
         )
     kept, left = hold_out(len(source), count)
-    return source, kept, open_photos([source[int(index)] for index in left])
+    return source, kept, Subset(source, left)
+
+
+def held_out_photos(data: str, count: int) -> PhotoSource:
+    """The photos of a source that training never sees, as long as all are as large as its patches.
+
+    Args:
+        data: Folder of HR photos, or "bundled".
+        count: How many training holds out; 0 takes all of a folder that nothing was trained on.
+
+    Raises:
+        UsageError: No such folder, or too few photos to hold out any.
+    """
+    return open_photos(data) if count == 0 else split_photos(DataSettings(data=data, validation_photos=count))[2]
 
 
 def held_out_drawings(settings: TrainingSettings) -> Drawings | None:
     """Drawings that are never trained on; None where there are none among what is trained on."""
-    return Drawings(_HELD_OUT_DRAWINGS, _DRAWING_SIDE, first=_DRAWINGS) if settings.drawings > 0 else None
+    return unseen_drawings() if settings.drawings > 0 else None
+
+
+def unseen_drawings() -> Drawings:
+    """The drawings that are held out."""
+    return Drawings(_HELD_OUT_DRAWINGS, _DRAWING_SIDE, first=_DRAWINGS)
 
 
 class ReducedPhotos(PhotoSource):

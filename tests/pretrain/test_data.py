@@ -9,7 +9,14 @@ import cv2
 import numpy as np
 import pytest
 from blindsr_pretrain.amnet import AMNetSettings
-from blindsr_pretrain.data import ReducedPhotos, held_out_drawings, make_diet, split_photos
+from blindsr_pretrain.data import (
+    ReducedPhotos,
+    held_out_drawings,
+    held_out_photos,
+    make_diet,
+    split_photos,
+    unseen_drawings,
+)
 
 from sr_env.photos import open_photos
 from sr_env.utils.checks import UsageError
@@ -23,6 +30,18 @@ def test_held_out_photos_are_never_trained_on(settings: AMNetSettings) -> None:
     assert not any(source[int(i)].tobytes() in kept for i in indices)
     again = split_photos(replace(settings, seed=5))
     np.testing.assert_array_equal(again[1], indices)
+
+
+def test_what_is_held_out_keeps_its_names(settings: AMNetSettings) -> None:
+    source, indices, held_out = split_photos(settings)
+    again = held_out_photos(settings.data, 2)
+    assert again.names == held_out.names
+    assert set(again.names) == set(source.names) - {source.names[int(index)] for index in indices}
+    assert held_out_photos(settings.data, 0).names == source.names
+    drawings = held_out_drawings(replace(settings, drawings=0.1))
+    assert drawings is not None
+    assert drawings.names == unseen_drawings().names
+    assert not set(drawings.names) & set(make_diet(replace(settings, drawings=0.1), source, indices).pictures.names)
 
 
 def test_bundled_split() -> None:
