@@ -87,9 +87,9 @@ def choose_scenes(
     return scenes
 
 
-def detailed_crop(hr: Tensor, scale: int) -> tuple[int, int, int]:
+def detailed_crop(hr: Tensor, scale: int, side: int = _CROP) -> tuple[int, int, int]:
     """Top, left and side, multiples of the scale, of the square with the strongest gradients in [1, 3, H, W]."""
-    side = min(_CROP, *hr.shape[-2:]) // scale * scale
+    side = min(side, *hr.shape[-2:]) // scale * scale
     gray = hr.mean(1, keepdim=True)
     strength = gray.diff(dim=-1).abs()[..., :-1, :] + gray.diff(dim=-2).abs()[..., :-1]
     sums = F.avg_pool2d(strength, side - 1, stride=scale)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from blindsr_agents.peers import load_dan, load_realesrgan, load_srmdnf, load_usrgan
-from sr_env.degradation import bicubic_resize
+from sr_env.degradation import bicubic_resize, quantize
 from sr_env.models import AMNet
 from sr_env.models.checkpoint import Checkpoint, available_checkpoints, load_predictor, load_renderer, read_card
 from sr_env.models.predictor import KernelPredictor
 from sr_env.utils.checks import SCALES, MissingFileError, WeightsUnavailable, check_choice
-from sr_env.utils.devices import channels_last
+from sr_env.utils.devices import Precision, autocast, channels_last
 from sr_env.utils.provenance import public_path
 
 PEERS: tuple[str, ...] = ("srmdnf", "realesrgan", "dan", "usrgan")
@@ -36,6 +36,27 @@ class ReconstructionMethod:
     name: str
     reconstruct: Callable[[Tensor, Tensor], Tensor]
     networks: tuple[nn.Module, ...] = ()
+
+
+@torch.inference_mode()
+def reconstruct(
+    method: ReconstructionMethod, lr: Tensor, kernels: Tensor, precision: Precision = "fp32", at_once: int = 4
+) -> Tensor:
+    """Reconstruct many pictures, a few at once, which bounds the memory.
+
+    Args:
+        method: By which.
+        lr: LR pictures [B, 3, h, w].
+        kernels: Their true kernels [B, K, K].
+        precision: Of the networks.
+        at_once: Pictures at once.
+
+    Returns:
+        SR [B, 3, s*h, s*w], rounded to 8 bit.
+    """
+    with autocast(precision, lr.device):
+        parts = [method.reconstruct(*part) for part in zip(lr.split(at_once), kernels.split(at_once), strict=True)]
+    return quantize(torch.cat(parts).float())
 
 
 def create_methods(

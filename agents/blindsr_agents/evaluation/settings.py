@@ -1,4 +1,4 @@
-"""What every evaluation on benchmark sets is told: the sets, the scale, the networks, the metrics, the machine."""
+"""What every evaluation is told: the scale, the networks, the machine, and benchmark sets or held-out pictures."""
 
 from __future__ import annotations
 
@@ -17,33 +17,23 @@ from sr_env.utils.devices import Precision, resolve_device, uses_bf16
 from sr_env.utils.provenance import command_line, commit, hardware, public_path
 
 
-@dataclass
-class EvaluationSettings:
-    """Settings shared by everything that is measured on benchmark sets.
+@dataclass(kw_only=True)
+class RenderingSettings:
+    """What is rendered, and how its LR images are made.
 
     Attributes:
-        bench_dir: Folder with one folder of HR images per set.
-        out: Folder for the report, written anew after every set; None writes none.
-        sets: Sets to measure; one that is missing is named and skipped.
-        limit: Images per set, for a quick look; None takes all.
         scale: Magnification, 2, 3 or 4.
         renderers: Names or paths of renderers; None takes the released ones of this scale.
         predictor: Name or path of the kernel predictor; None takes ``predictor_x{scale}``.
         widths: Kernel widths in HR pixels; None takes 0.2, 1.3 and 2.6 at x4, as much blur in LR pixels at x2 and x3.
-        metrics: Metrics to measure; one whose weights cannot be had is named and skipped.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: Precision of the networks: "fp32", "bf16", or "auto" (bf16 where the device computes in it).
     """
 
-    bench_dir: Path
-    out: Path | None = None
-    sets: tuple[str, ...] = ("Set5", "Set14", "BSD100")
-    limit: int | None = None
     scale: int = 4
     renderers: tuple[str, ...] | None = None
     predictor: str | None = None
     widths: tuple[float, ...] | None = None
-    metrics: tuple[str, ...] = ("psnr", "ssim", "lpips", "dists", "niqe")
     device: str = "auto"
     precision: Precision = "fp32"
 
@@ -76,6 +66,39 @@ class EvaluationSettings:
             "widths": list(widths),
             "settings": {key: _public(value) for key, value in asdict(self).items()},
         }
+
+
+@dataclass(kw_only=True)
+class HeldOutSettings(RenderingSettings):
+    """Settings shared by what looks at renderers on held-out pictures.
+
+    Attributes:
+        data: Folder of HR photos, searched recursively; "bundled" takes scikit-image's held-out photographs.
+        held_out: Photos of the folder that pretraining holds out, which alone are taken; 0 takes all of a folder that
+            nothing was trained on.
+    """
+
+    data: str = "bundled"
+    held_out: int = 16
+
+
+@dataclass
+class EvaluationSettings(RenderingSettings):
+    """Settings shared by everything that is measured on benchmark sets.
+
+    Attributes:
+        bench_dir: Folder with one folder of HR images per set.
+        out: Folder for the report, written anew after every set; None writes none.
+        sets: Sets to measure; one that is missing is named and skipped.
+        limit: Images per set, for a quick look; None takes all.
+        metrics: Metrics to measure; one whose weights cannot be had is named and skipped.
+    """
+
+    bench_dir: Path
+    out: Path | None = None
+    sets: tuple[str, ...] = ("Set5", "Set14", "BSD100")
+    limit: int | None = None
+    metrics: tuple[str, ...] = ("psnr", "ssim", "lpips", "dists", "niqe")
 
 
 def print_skipped(reasons: Sequence[str], console: Console) -> None:
