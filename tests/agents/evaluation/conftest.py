@@ -1,15 +1,37 @@
-"""A console that keeps what is printed, and the settings of a small benchmark."""
+"""A console that keeps what is printed, the settings of a small benchmark, and the programs of benchmarks/."""
 
 from __future__ import annotations
 
 import io
+import sys
+from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from evaluate import Settings
 from PIL import Image
 from rich.console import Console
+
+BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
+
+
+@pytest.fixture
+def benchmark_script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Imports a program of benchmarks/ by its name, under one of its own: modules of the package are named like it."""
+
+    def load(name: str) -> ModuleType:
+        specification = spec_from_file_location(f"benchmark_{name}", BENCHMARKS / f"{name}.py")
+        assert specification is not None
+        assert specification.loader is not None
+        module = module_from_spec(specification)
+        monkeypatch.setitem(sys.modules, specification.name, module)  # dataclasses look themselves up there
+        specification.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture
