@@ -187,8 +187,3 @@ def from_float(images: Tensor, dtype: np.dtype[Any]) -> NDArray[Any]:
     if dtype.kind == "u":
         images = (images * np.iinfo(dtype).max).round()
     return images.numpy().astype(dtype)
-
-
-def rgb(images: Tensor) -> Tensor:
-    """[B, 1 to 4, h, w] -> [B, 3, h, w]: gray three times, without alpha."""
-    return images[:, :1].expand(-1, 3, -1, -1) if images.shape[1] < 3 else images[:, :3]

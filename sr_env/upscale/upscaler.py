@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from sr_env.degradation import KERNEL_SIZE, KernelBasis, bicubic_resize, isotropic_kernels
 from sr_env.models import BlendedRenderer, Checkpoint, KernelPredictor, load_predictor, load_renderer
 from sr_env.models.onnx import is_onnx, load_onnx_renderer
+from sr_env.upscale.channels import fill_hidden, is_gray, rgb
 from sr_env.upscale.defaults import default_model, load_textures
-from sr_env.upscale.tiling import Axis, Strip, batches, padded, plan_tiles, rgb, to_float
+from sr_env.upscale.tiling import Axis, Strip, batches, padded, plan_tiles, to_float
 from sr_env.utils.checks import MIN_LR_SIZE, SCALES, UsageError, check_choice
 from sr_env.utils.devices import Precision, autocast, channels_last, resolve_device, uses_bf16
 
@@ -221,7 +222,8 @@ class Upscaler:
 
         Returns:
             The picture with both sides ``scale`` times as long, in the same kind, depth and channels, floats within
-            [0, 1]. Alpha is enlarged bicubically. No gradient reaches the image.
+            [0, 1]. Alpha is enlarged bicubically, and colour beneath alpha 0 has no effect. A picture with
+            R = G = B everywhere keeps it. No gradient reaches the image.
 
         Raises:
             UsageError: It is of another kind, empty, not finite, or too large for ``max_memory``.
@@ -289,7 +291,7 @@ class Upscaler:
             raise UsageError(f"the image is {pixels.dtype}: give uint8, uint16, or float in [0, 1]")
         if pixels.dtype.kind == "f" and not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
             raise UsageError(f"the image's floats span {pixels.min()} to {pixels.max()}: scale them to [0, 1]")
-        return pixels.reshape(1, *pixels.shape[:2], -1)
+        return fill_hidden(pixels.reshape(1, *pixels.shape[:2], -1))
 
     def _upscale_tensor(self, image: Tensor) -> Tensor:
         if image.ndim not in (3, 4) or image.shape[-3] != 3 or 0 in image.shape or not image.is_floating_point():
@@ -326,6 +328,7 @@ class Upscaler:
     ) -> tuple[NDArray[Any], Tensor, int]:
         """Pictures [B, H, W, C] -> [B, s*H, s*W, C], codes [B or regions, L] and the number of tiles."""
         count, height, width, channels = stack.shape
+        gray = torch.from_numpy(is_gray(stack))
         stack = padded(stack)  # what is added is cut off again
         memory = self.max_memory if max_memory is None else max_memory
         rows, columns, batch = self._plan((count, *stack.shape[1:3], channels), memory)
@@ -353,7 +356,7 @@ class Upscaler:
                     used.append(given)
                 else:
                     given = codes[[image for image, _ in chosen]]
-                sr = self._render(lr, given).cpu()
+                sr = self._render(lr, given, gray[[image for image, _ in chosen]]).cpu()
                 for (image, c), tile in zip(chosen, sr, strict=True):
                     strip.add(image, tile, columns, c)
                 done += len(chosen)
@@ -362,13 +365,14 @@ class Upscaler:
             strip.finish(row)
         return out, torch.cat(used) if codes is None else codes, total
 
-    def _render(self, lr: Tensor, codes: Tensor) -> Tensor:
-        """LR tiles [B, C, h, w] in [0, 1] and codes [B, L] -> float32 [B, C, s*h, s*w]."""
+    def _render(self, lr: Tensor, codes: Tensor, gray: Tensor) -> Tensor:
+        """LR tiles [B, C, h, w] in [0, 1], codes [B, L], which are gray [B] -> float32 [B, C, s*h, s*w]."""
         with autocast("bf16" if self.bf16 else "fp32", self.device):
             colour = rgb(lr).contiguous(memory_format=torch.channels_last)
             sr = self.renderer(colour, codes).float()
-        if lr.shape[1] < 3:  # gray stays gray
-            sr = sr.mean(1, keepdim=True)
+        if gray.any():  # gray stays gray, in one channel or in three
+            sr = torch.where(gray.to(sr.device)[:, None, None, None], sr.mean(1, keepdim=True), sr)
+            sr = sr[:, :1] if lr.shape[1] < 3 else sr
         if lr.shape[1] in (2, 4):
             sr = torch.cat((sr, bicubic_resize(lr[:, -1:], (sr.shape[-2], sr.shape[-1]))), 1)
         return sr
