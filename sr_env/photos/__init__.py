@@ -14,15 +14,16 @@ from sr_env.photos.decode import (
     open_image,
     read_image,
     read_shape,
-    to_8_bit,
 )
 from sr_env.photos.picture_file import (
     FORMATS,
     Picture,
     check_size,
     encoding_memory,
+    list_pages,
     read_picture,
     suited,
+    write_pages,
     write_picture,
 )
 from sr_env.photos.sources import (
@@ -38,6 +39,7 @@ from sr_env.photos.sources import (
     list_files,
     open_photos,
 )
+from sr_env.photos.tiff import to_8_bit
 from sr_env.photos.views import (
     Part,
     Softened,
@@ -68,6 +70,7 @@ __all__ = [
     "encoding_memory",
     "hold_out",
     "list_files",
+    "list_pages",
     "on_white",
     "open_image",
     "open_photos",
@@ -77,5 +80,6 @@ __all__ = [
     "read_shape",
     "suited",
     "to_8_bit",
+    "write_pages",
     "write_picture",
 ]

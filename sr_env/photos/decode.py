@@ -1,13 +1,16 @@
 """Decoding one picture file.
 
-It follows what a viewer shows: the EXIF orientation is applied, transparency is composited on white, gray and palette
-pictures become RGB, CMYK is converted without a colour profile (embedded ICC profiles are ignored throughout), 16 bits
-are rounded to 8 over the full range, and of several frames the first counts.
+It follows what a viewer shows: the orientation that EXIF or XMP states is applied, transparency is composited on white,
+gray and palette pictures become RGB, CMYK is converted to sRGB through its embedded profile (other embedded profiles
+are ignored), 16 bits are rounded to 8 over the full range, and of several frames the first counts.
 """
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +19,9 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageCms
 
+from sr_env.photos.tiff import decode_unusual, to_8_bit
 from sr_env.utils.checks import MissingFileError, UsageError
 
 MAX_PIXELS = 80_000_000
@@ -66,14 +70,33 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
         UsageError: As :func:`read_image`.
     """
     path = Path(path)
-    if not path.exists():
-        raise MissingFileError(f"no image at '{path}'; give the path of a {ACCEPTED.replace(' and ', ' or ')} file")
+    check_regular(path)
     try:
         with Image.open(path, formats=_FORMATS) as image:
-            _oriented_shape(image)  # refuses a bomb before anything is decoded
+            oriented_shape(image)  # refuses a bomb before anything is decoded
             yield image
     except Exception as error:  # decoders raise a dozen unrelated types on damaged bytes
         raise UsageError(f"cannot read the image '{path}': {reason(error)}") from error
+
+
+def check_regular(path: Path) -> None:
+    """Raise where there is no file, or one that reading may wait for or never end with: a pipe or a device.
+
+    Raises:
+        MissingFileError: There is no such file.
+        UsageError: It is no regular file.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            raise UsageError(f"cannot read the image '{path}': {error.strerror}") from error
+        link = f", a link to '{os.readlink(path)}'," if path.is_symlink() else ""
+        raise MissingFileError(
+            f"no image at '{path}'{link}; give the path of a {ACCEPTED.replace(' and ', ' or ')} file"
+        ) from error
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a folder is refused by the system
+        raise UsageError(f"cannot read the image '{path}': it is a pipe or a device, no regular file")
 
 
 def read_shape(path: str | os.PathLike[str]) -> Shape:
@@ -84,7 +107,7 @@ def read_shape(path: str | os.PathLike[str]) -> Shape:
         UsageError: It is no picture, or has over ``MAX_PIXELS`` pixels.
     """
     with open_image(path) as image:
-        return _oriented_shape(image)
+        return oriented_shape(image)
 
 
 def reason(error: Exception) -> str:
@@ -92,18 +115,18 @@ def reason(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"over the limit of {MAX_PIXELS // 10**6} megapixels"
     if isinstance(error, Image.UnidentifiedImageError):
-        return "not a picture in an accepted format"
+        return f"not a picture in an accepted format ({ACCEPTED})"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1..8, from the header alone (where damaged: 1)."""
+    """Orientation 1..8 that EXIF states, or XMP where EXIF does not, from the header alone (where damaged: 1)."""
     try:
         if image.format == "PNG":
             # PngImageFile.getexif decodes the whole picture to look for a late chunk; writers put it before the pixels.
-            if "exif" not in image.info and "Raw profile type exif" not in image.info:
+            if not {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"} & set(image.info):
                 return 1
             exif = Image.Image.getexif(image)
         else:
@@ -114,7 +137,7 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _oriented_shape(image: Image.Image) -> Shape:
+def oriented_shape(image: Image.Image) -> Shape:
     """(H, W) once upright, known from the header; refuses a picture beyond the pixel limit."""
     width, height = image.size
     if image.format == "TIFF":  # releases of Pillow differ in whether `size` is upright already, the tags do not
@@ -135,11 +158,6 @@ def _upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     return pixels
 
 
-def to_8_bit(samples: NDArray[Any]) -> Pixels:
-    """uint16 over the full range -> uint8, rounded."""
-    return ((samples.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-
-
 def _to_16_bit(samples: NDArray[Any], bits: int) -> NDArray[np.uint16]:
     if bits == 16:
         return samples.astype(np.uint16, copy=False)
@@ -150,10 +168,10 @@ def _to_16_bit(samples: NDArray[Any], bits: int) -> NDArray[np.uint16]:
 def decode_samples(image: Image.Image, path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Decode what :func:`open_image` opened in the file's own depth and channels, upright.
 
-    A palette becomes RGB, or RGBA where an entry is transparent; CMYK becomes RGB without a colour profile.
+    A palette becomes RGB, or RGBA where an entry is transparent; CMYK becomes sRGB (:func:`cmyk_to_rgb`).
 
     Args:
-        image: The opened picture.
+        image: The opened picture, of a TIFF at the page in question.
         path: Its file.
 
     Returns:
@@ -164,27 +182,68 @@ def decode_samples(image: Image.Image, path: Path) -> NDArray[np.uint8] | NDArra
         Exception: Of any type, where the data are damaged or of an unsupported kind; :func:`open_image` turns it into
             a UsageError.
     """
-    # Pillow turns TIFF upright by itself while loading; what is left to do must be asked for before that.
-    orientation = 1 if image.format == "TIFF" else _orientation(image)
+    orientation = _orientation(image)
+    samples: NDArray[Any] | Image.Image | None = decode_unusual(image, path) if image.format == "TIFF" else None
+    if samples is None:
+        # Pillow turns TIFF upright by itself while loading; what is left to do must be asked for before that.
+        orientation = 1 if image.format == "TIFF" else orientation
+        samples = _loaded(image, path)
+    elif isinstance(samples, Image.Image):
+        samples = np.asarray(cmyk_to_rgb(samples, image.info.get("icc_profile")))
+    return np.array(_upright(samples, orientation), order="C")
+
+
+def _loaded(image: Image.Image, path: Path) -> NDArray[Any]:
+    """Decode with Pillow, or deep colour of a PNG with OpenCV."""
     bits = int(image.tag_v2.get(ExifTags.Base.BitsPerSample, (16,))[0]) if image.format == "TIFF" else 16  # type: ignore[attr-defined]
     rawmode = _rawmode(image)
     image.load()  # raises on damaged or truncated data
-    samples: NDArray[Any]
     if image.mode.startswith("I;16"):
-        samples = _to_16_bit(np.asarray(image), bits)
-    elif rawmode.startswith(_DEEP_COLOUR):
+        return _to_16_bit(np.asarray(image), bits)
+    if rawmode.startswith(_DEEP_COLOUR):
         # Pillow would keep the high byte only, which darkens by half a level; OpenCV keeps all 16 bits.
         deep = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
         if deep is None or deep.dtype != np.uint16 or deep.ndim != 3:
             raise ValueError(f"this kind of 16-bit colour ({rawmode}) is not supported")
-        samples = deep[:, :, [2, 3] if rawmode.startswith("LA") else [2, 1, 0, 3][: deep.shape[2]]]
-    elif image.mode in ("I", "F"):
+        return deep[:, :, [2, 3] if rawmode.startswith("LA") else [2, 1, 0, 3][: deep.shape[2]]]
+    if image.mode in ("I", "F"):
         raise ValueError("32-bit and floating-point samples have no known range; save it with 8 or 16 bits")
-    elif image.has_transparency_data:
-        samples = np.asarray(image.convert("LA" if image.mode in ("L", "LA", "La") else "RGBA"))
-    else:
-        samples = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
-    return np.array(_upright(samples, orientation), order="C")
+    if image.mode == "CMYK":
+        return np.asarray(cmyk_to_rgb(image, image.info.get("icc_profile")))
+    if image.has_transparency_data:
+        return np.asarray(image.convert("LA" if image.mode in ("L", "LA", "La") else "RGBA"))
+    return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+
+
+def _cmyk_transform(profile: bytes | None) -> ImageCms.ImageCmsTransform | None:
+    """From the CMYK of a profile to sRGB; None without a sound profile of CMYK."""
+    if not profile:
+        return None
+    try:
+        return ImageCms.buildTransform(
+            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+            ImageCms.createProfile("sRGB"),
+            "CMYK",
+            "RGB",
+            ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+    except (ImageCms.PyCMSError, OSError):  # damaged, or for another colour space
+        return None
+
+
+def cmyk_to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Convert CMYK to sRGB through its profile, or without one by taking each ink for the complement of its colour."""
+    transform = _cmyk_transform(profile)
+    return image.convert("RGB") if transform is None else ImageCms.applyTransform(image, transform) or image
+
+
+def cmyk_note(profile: bytes | None) -> str:
+    """How :func:`cmyk_to_rgb` converts with this profile, in words."""
+    if _cmyk_transform(profile) is not None:
+        return "CMYK became sRGB through its colour profile"
+    missing = "its colour profile is damaged" if profile else "it has no colour profile"
+    return f"CMYK became RGB with each ink as the complement of its colour, since {missing}"
 
 
 def _decode(image: Image.Image, path: Path) -> Pixels:
@@ -231,10 +290,13 @@ def _looks_whole(image: Image.Image, path: Path) -> bool:
 
 def inspect(path: Path) -> Shape:
     """(H, W) of a picture that can most likely be decoded; raises any exception where it cannot."""
+    check_regular(path)
     with Image.open(path, formats=_FORMATS) as image:
-        shape = _oriented_shape(image)
-        whole = _looks_whole(image, path)
-    if not whole:  # a few sound files carry bytes behind their end or wrong sizes in their header: the decoder judges
+        shape = oriented_shape(image)
+        kind, whole = image.format, _looks_whole(image, path)
+    # Damage inside a WebP or TIFF, and a TIFF's layout, show in decoding alone. A few sound files of other formats
+    # carry bytes behind their end or wrong sizes in their header: there, too, the decoder judges.
+    if not whole or kind in ("WEBP", "TIFF"):
         with Image.open(path, formats=_FORMATS) as image:
             _decode(image, path)
     return shape

@@ -1,4 +1,4 @@
-"""Pictures between files and arrays, with what they carry: depth, gray, alpha, colour profile and EXIF.
+"""Pictures between files and arrays, with what they carry: depth, gray, alpha, colour profile and metadata.
 
 :mod:`sr_env.photos.decode` gives networks the 8-bit RGB they are trained on; a user's picture must come back as it was
 sent.
@@ -7,20 +7,31 @@ sent.
 from __future__ import annotations
 
 import os
-import struct
 import warnings
-import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from sr_env.photos.decode import decode_samples, on_white, open_image, to_8_bit
+from sr_env.photos.decode import cmyk_note, decode_samples, on_white, open_image, oriented_shape
+from sr_env.photos.encode import TIFF_BYTES, write_png, write_tiff
+from sr_env.photos.metadata import (
+    Metadata,
+    jpeg_options,
+    kept_by,
+    png_density,
+    png_texts,
+    read_metadata,
+    resized_exif,
+    resized_xmp,
+    tiff_directory,
+)
+from sr_env.photos.tiff import pages, to_8_bit
 from sr_env.utils.checks import UsageError, check_choice
 
 #: File name endings that are written, and their formats.
@@ -32,15 +43,9 @@ FORMATS: Mapping[str, str] = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
 }
-#: The longest side that a format can store, and the most bytes.
+#: The longest side that a format can store.
 _LONGEST = {"JPEG": 65500, "WEBP": 16383}
-_TIFF_BYTES = 2**32 - 2**24
-#: Tags of a TIFF that say how its samples lie, or hold what is kept elsewhere; the others are the picture's EXIF.
-_LAYOUT = frozenset((*range(254, 267), *range(273, 282), *range(284, 294), 297, 301, *range(317, 348))) | frozenset(
-    (*range(512, 533), 559, 700, 33723, 34377, 34675, 37724)
-)
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-_ROWS = 64  # encoded at once
 
 
 @dataclass(frozen=True)
@@ -53,19 +58,46 @@ class Picture:
         icc: Colour profile.
         exif: EXIF block, its orientation 1 (upright); no thumbnail.
         notes: What could not be kept, one line each.
+        xmp: XMP packet, its orientation 1.
+        iptc: IPTC records.
+        text: Keywords and texts; a comment has the keyword ``Comment``.
+        dpi: Pixels per inch, horizontally and vertically.
     """
 
     pixels: NDArray[Any]
     icc: bytes | None = None
     exif: bytes | None = None
     notes: tuple[str, ...] = ()
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    text: tuple[tuple[str, str], ...] = ()
+    dpi: tuple[float, float] | None = None
+
+    @property
+    def metadata(self) -> Metadata:
+        """All but the pixels and notes."""
+        return Metadata(**{field.name: getattr(self, field.name) for field in fields(Metadata)})
 
 
-def read_picture(path: str | os.PathLike[str]) -> Picture:
-    """Read a picture in its own depth and channels (of several frames the first).
+def list_pages(path: str | os.PathLike[str]) -> tuple[int, ...]:
+    """The pages of a TIFF file that are pictures of their own, for :func:`read_picture`; of other files the first.
+
+    Raises:
+        MissingFileError: There is no such file.
+        UsageError: It is no picture, or its directory is damaged; the message names the file.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with open_image(path) as image:
+            return pages(image)[0] if image.format == "TIFF" else (0,)
+
+
+def read_picture(path: str | os.PathLike[str], page: int | None = None) -> Picture:
+    """Read a picture in its own depth and channels (of several frames the first, with a note).
 
     Args:
         path: A JPEG, PNG, WebP, TIFF or BMP file, whatever its name says.
+        page: Of a TIFF: which page, of :func:`list_pages`; None takes the first, with a note where there are more.
 
     Raises:
         MissingFileError: There is no such file.
@@ -73,47 +105,39 @@ def read_picture(path: str | os.PathLike[str]) -> Picture:
             samples of unknown range; the message names the file.
     """
     path = Path(path)
-    notes = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own, of damaged tags, name no file
         with open_image(path) as image:
+            notes = _of_several(image, page)
+            mode, profile = image.mode, image.info.get("icc_profile")
             pixels = decode_samples(image, path)
-            icc = image.info.get("icc_profile")
-            if icc and not _sound(icc):
-                icc = None
-                notes.append("its colour profile is damaged or for CMYK and was left out")
-            try:
-                exif = _upright_exif(image)
-            except Exception:  # as many types as ways to damage it; the picture itself is fine
-                exif = None
-                notes.append("its EXIF block is damaged and was left out")
-    return Picture(pixels, icc or None, exif, tuple(notes))
+            if mode == "CMYK":
+                notes.append(cmyk_note(profile))
+            metadata, damaged = read_metadata(image)
+    return Picture(pixels, notes=(*notes, *damaged), **vars(metadata))
 
 
-def _sound(icc: bytes) -> bool:
-    """Whether a profile is whole and describes RGB or gray (CMYK has become RGB by now)."""
-    whole = len(icc) >= 128 and icc[36:40] == b"acsp" and 128 <= int.from_bytes(icc[:4], "big") <= len(icc)
-    return whole and icc[16:20] in (b"RGB ", b"GRAY")
-
-
-def _upright_exif(image: Image.Image) -> bytes | None:
-    exif = image.getexif()
-    for tag in list(exif):
-        if tag in _LAYOUT and (image.format == "TIFF" or tag == ExifTags.Base.Orientation):
-            del exif[tag]
-    if not exif:
-        return None
-    exif[ExifTags.Base.Orientation] = 1
-    block = exif.tobytes()
-    Image.Exif().load(block)
-    return block
+def _of_several(image: Image.Image, page: int | None) -> list[str]:
+    """Go to a page or to the first frame, and note what is left out."""
+    if image.format != "TIFF":
+        count = int(getattr(image, "n_frames", 1))
+        return [f"of its {count} frames the first was taken"] if count > 1 else []
+    if page is not None:
+        image.seek(page)
+        oriented_shape(image)  # refuses a bomb on a later page, too
+        return []
+    numbers, copies = pages(image)
+    image.seek(numbers[0])
+    oriented_shape(image)
+    notes = [f"of its {len(numbers)} pages the first was taken"] if len(numbers) > 1 else []
+    return notes + ([f"{copies} smaller copies or masks in it were left out"] if copies else [])
 
 
 def suited(picture: Picture, suffix: str) -> Picture:
     """The picture as the format of a file name ending can hold it, with notes of what it cannot.
 
     JPEG and WebP have 8 bits; JPEG has no transparency (it is composited on white); WebP has no gray, and TIFF none
-    of 16 bits with alpha, so that a profile for gray no longer fits.
+    of 16 bits with alpha, so that a profile for gray no longer fits. Only PNG has texts, and JPEG one comment.
 
     Raises:
         UsageError: An unknown ending, naming those that can be written.
@@ -134,7 +158,8 @@ def suited(picture: Picture, suffix: str) -> Picture:
     if coloured and icc is not None and icc[16:20] == b"GRAY":
         icc = None
         notes.append(f"gray becomes RGB in {kind}, its colour profile was left out")
-    return replace(picture, pixels=pixels, icc=icc, notes=tuple(notes))
+    changes, lost = kept_by(kind, picture.metadata)
+    return replace(picture, pixels=pixels, icc=icc, **changes, notes=(*notes, *lost))
 
 
 def check_size(suffix: str, height: int, width: int, bytes_per_pixel: int) -> None:
@@ -143,7 +168,7 @@ def check_size(suffix: str, height: int, width: int, bytes_per_pixel: int) -> No
     longest = _LONGEST.get(kind)
     if longest is not None and max(height, width) > longest:
         raise UsageError(f"{kind} stores up to {longest} pixels a side, not {width}x{height}: write PNG or TIFF")
-    if kind == "TIFF" and height * width * bytes_per_pixel > _TIFF_BYTES:
+    if kind == "TIFF" and height * width * bytes_per_pixel > TIFF_BYTES:
         raise UsageError(f"TIFF stores up to 4 GB, too little for {width}x{height}: write PNG")
 
 
@@ -172,126 +197,58 @@ def write_picture(path: str | os.PathLike[str], picture: Picture, *, quality: in
     path = Path(path)
     check_choice("picture format", path.suffix.lower(), FORMATS)
     kind = FORMATS[path.suffix.lower()]
-    pixels = picture.pixels
-    check_size(path.suffix.lower(), pixels.shape[0], pixels.shape[1], pixels[0, 0].nbytes)
-    exif = None if picture.exif is None else _resized(picture.exif, pixels.shape[0], pixels.shape[1])
     if kind == "TIFF":
-        _write_tiff(path, pixels, picture.icc, exif)
+        write_pages(path, [picture])
         return
+    pixels, metadata = picture.pixels, _resized(picture)
+    height, width = pixels.shape[:2]
+    check_size(path.suffix.lower(), height, width, pixels[0, 0].nbytes)
+    exif = resized_exif(metadata.exif, metadata.dpi if kind == "WEBP" else None, height, width)
+    block = None if exif is None else exif.tobytes()
     if kind == "PNG" and pixels.dtype == np.uint16:
-        _write_png(path, pixels, picture.icc, exif)
+        chunks = [] if block is None else [(b"eXIf", block.removeprefix(b"Exif\0\0"))]
+        chunks += [] if metadata.dpi is None else [(b"pHYs", png_density(metadata.dpi))]
+        write_png(
+            path, pixels, picture.icc, [*chunks, *((name, data) for name, data, *_ in png_texts(metadata).chunks)]
+        )
         return
     options: dict[str, Any] = {}
-    if kind == "JPEG":
-        options = {"quality": quality, "subsampling": 0}
+    if kind == "PNG":
+        options = {"pnginfo": png_texts(metadata), "dpi": metadata.dpi}
+    elif kind == "JPEG":
+        options = {"quality": quality, "subsampling": 0, **jpeg_options(metadata)}
     elif kind == "WEBP":
-        options = {"quality": quality, "lossless": quality == 100, "exact": True}
+        options = {"quality": quality, "lossless": quality == 100, "exact": True, "xmp": metadata.xmp or b""}
     if picture.icc:
         options["icc_profile"] = picture.icc
-    if exif is not None:
-        block = exif.tobytes()
-        if kind != "JPEG" or len(block) < 65533:  # one segment; longer blocks come from other formats only
-            options["exif"] = block
+    if block is not None and (kind != "JPEG" or len(block) < 65533):  # one segment; longer ones are of other formats
+        options["exif"] = block
     mode = _MODES[1 if pixels.ndim == 2 else pixels.shape[2]]
-    Image.frombuffer(mode, (pixels.shape[1], pixels.shape[0]), np.ascontiguousarray(pixels), "raw", mode, 0, 1).save(
-        path, kind, **options
-    )
+    Image.frombuffer(mode, (width, height), np.ascontiguousarray(pixels), "raw", mode, 0, 1).save(path, kind, **options)
 
 
-def _resized(block: bytes, height: int, width: int) -> Image.Exif:
-    exif = Image.Exif()
-    exif.load(block)
-    details = exif.get_ifd(ExifTags.IFD.Exif)
-    for tag, value in ((ExifTags.Base.ExifImageWidth, width), (ExifTags.Base.ExifImageHeight, height)):
-        if tag in details:
-            details[tag] = value
-    return exif
+def write_pages(path: str | os.PathLike[str], pictures: Iterable[Picture]) -> None:
+    """Write a TIFF file of several pages (not atomically); each is written before the next is asked for.
 
+    Args:
+        path: The file.
+        pictures: The pages, as :func:`suited` made them for TIFF.
 
-def _strips(pixels: NDArray[Any], byte_order: Literal["<", ">"]) -> Iterator[NDArray[Any]]:
-    """Strips of rows [n, W, C] in a byte order, copied."""
-    rows = pixels.reshape(*pixels.shape[:2], -1)
-    for start in range(0, len(rows), _ROWS):
-        yield rows[start : start + _ROWS].astype(rows.dtype.newbyteorder(byte_order))
-
-
-def _write_png(path: Path, pixels: NDArray[Any], icc: bytes | None, exif: Image.Exif | None) -> None:
-    """PNG of 16 bits, which Pillow writes for gray alone and OpenCV without profile and EXIF; row by row."""
-    height, width = pixels.shape[:2]
-    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
-    step = channels * pixels.itemsize
-    with path.open("wb") as file:
-
-        def chunk(name: bytes, data: bytes) -> None:
-            file.write(struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)))
-
-        file.write(b"\x89PNG\r\n\x1a\n")
-        colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
-        chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, colour, 0, 0, 0))
-        if icc:
-            chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(icc))
-        if exif is not None:
-            chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
-        packer = zlib.compressobj()
-        for strip in _strips(pixels, ">"):
-            samples = strip.reshape(len(strip), -1).view(np.uint8)
-            lines = np.ones((len(samples), samples.shape[1] + 1), np.uint8)  # filter 1: minus the pixel to the left
-            lines[:, 1:] = samples
-            lines[:, 1 + step :] -= samples[:, :-step]
-            chunk(b"IDAT", packer.compress(lines.tobytes()))
-        chunk(b"IDAT", packer.flush())
-        chunk(b"IEND", b"")
-
-
-def _write_tiff(path: Path, pixels: NDArray[Any], icc: bytes | None, exif: Image.Exif | None) -> None:
-    """TIFF, deflated.
-
-    Pillow writes 16 bits for gray alone, OpenCV neither profile nor EXIF, and tifffile no EXIF or GPS directory: it
-    leaves out tags 34665 and 34853 even where they are given to it (2026.3.3).
+    Raises:
+        OSError: The file cannot be written.
+        UsageError: A page, or all of them together, are too large for a TIFF.
     """
-    height, width = pixels.shape[:2]
-    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
-    directory = ImageFileDirectory_v2()
-    if exif is not None:
-        for tag in exif:
-            inner = dict(exif.get_ifd(tag)) if tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo) else None
-            directory[tag] = exif[tag] if inner is None else _without_links(inner)
-    count = -(-height // _ROWS)
-    tags: dict[int, Any] = {
-        256: width,
-        257: height,
-        258: (8 * pixels.itemsize,) * channels,
-        259: 8,  # deflate
-        262: 1 if channels < 3 else 2,  # black is zero, RGB
-        277: channels,
-        278: _ROWS,
-        284: 1,  # the channels of a pixel side by side
-        317: 2,  # minus the pixel to the left
-    }
-    if channels in (2, 4):
-        tags[338] = 2  # alpha, not multiplied in
-    if icc:
-        tags[34675] = icc
-    for tag, value in tags.items():
-        directory[tag] = value
-    for tag in (273, 279):  # where the strips begin and how long they are: known last, but their room is
-        directory.tagtype[tag] = 4
-        directory[tag] = (0,) * count
-    header = b"II*\0" + struct.pack("<I", 8)
-    lengths = []
-    with path.open("wb") as file:
-        file.write(header + directory.tobytes(8))
-        for strip in _strips(pixels, "<"):
-            strip[:, 1:] -= strip[:, :-1].copy()
-            data = zlib.compress(strip.tobytes())
-            lengths.append(len(data))
-            file.write(data)
-        directory[273] = tuple(np.cumsum([0, *lengths[:-1]]).tolist())  # from the end of the directory
-        directory[279] = tuple(lengths)
-        file.seek(0)
-        file.write(header + directory.tobytes(8))
+
+    def page(picture: Picture) -> tuple[NDArray[Any], ImageFileDirectory_v2]:
+        height, width = picture.pixels.shape[:2]
+        check_size(".tif", height, width, picture.pixels[0, 0].nbytes)
+        metadata = _resized(picture)
+        return picture.pixels, tiff_directory(metadata, resized_exif(metadata.exif, metadata.dpi, height, width))
+
+    write_tiff(Path(path), map(page, pictures))
 
 
-def _without_links(details: dict[int, Any]) -> dict[int, Any]:
-    """EXIF entries without the offset of the interoperability directory, which would point anywhere."""
-    return {tag: value for tag, value in details.items() if tag != ExifTags.IFD.Interop}
+def _resized(picture: Picture) -> Metadata:
+    """The metadata, with the picture's size in its XMP."""
+    xmp = None if picture.xmp is None else resized_xmp(picture.xmp, *picture.pixels.shape[:2])
+    return replace(picture.metadata, xmp=xmp)

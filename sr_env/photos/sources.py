@@ -221,8 +221,8 @@ class PhotoFolder(_FileSource):
     """All pictures in a folder and its subfolders, in sorted order; hidden files and folders are left out.
 
     Names are paths relative to the folder. Files that are broken, cut short or too small are skipped, with one warning
-    that names them (the first 20). Damage in the middle of a file (other than PNG) cannot be seen without decoding and
-    shows later, if at all, as a ``UsageError``.
+    that names them (the first 20). WebP and TIFF files are decoded for that. Damage in the middle of a JPEG or BMP file
+    cannot be seen without decoding and shows later, if at all, as a ``UsageError``.
 
     Args:
         path: The folder.

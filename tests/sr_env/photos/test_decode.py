@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from sr_env.photos import (
     PhotoFolder,
     decode,
     read_image,
+    read_picture,
 )
 
 
@@ -160,3 +162,89 @@ def test_huge_header_is_refused_without_decoding(tmp_path: Path) -> None:
     Image.new("1", (20000, 10000)).save(tmp_path / "bomb.png")
     with pytest.raises(ValueError, match=r"bomb\.png.*megapixels"):
         read_image(tmp_path / "bomb.png")
+
+
+def cmyk_profile(labs: np.ndarray) -> bytes:
+    """An ICC profile that gives each of the 16 combinations of full inks a colour, float Lab [16, 3].
+
+    Between them it is linear in Lab. The order is that of C, M, Y, K as binary digits, K the last.
+    """
+    steps = np.stack([labs[:, 0] / 100 * 65280, (labs[:, 1] + 128) * 256, (labs[:, 2] + 128) * 256], 1)
+    identity = np.array([0, 65535], ">u2").tobytes()
+    matrix = np.array([65536, 0, 0, 0, 65536, 0, 0, 0, 65536], ">i4").tobytes()
+    table = b"mft2" + bytes([0, 0, 0, 0, 4, 3, 2, 0]) + matrix + np.array([2, 2], ">u2").tobytes()
+    table += 4 * identity + np.rint(steps).astype(">u2").tobytes() + 3 * identity
+    white = b"XYZ " + bytes(4) + np.array([63190, 65536, 54061], ">i4").tobytes()
+    name = b"desc" + bytes(4) + (5).to_bytes(4, "big") + b"inks\0" + bytes(78)
+    parts, at = [], 128 + 4 + 12 * 3
+    directory = (3).to_bytes(4, "big")
+    for tag, data in ((b"desc", name), (b"wtpt", white), (b"A2B0", table)):
+        data += bytes(-len(data) % 4)
+        directory += tag + at.to_bytes(4, "big") + len(data).to_bytes(4, "big")
+        parts.append(data)
+        at += len(data)
+    header = bytearray(128)
+    header[0:4], header[8:12], header[12:24] = at.to_bytes(4, "big"), b"\x02\x40\0\0", b"prtrCMYKLab "
+    header[36:40], header[68:80] = b"acsp", np.array([63190, 65536, 54061], ">i4").tobytes()
+    return bytes(header) + directory + b"".join(parts)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_cmyk_is_converted_through_its_profile(tmp_path: Path, suffix: str) -> None:
+    """An ink that prints as a middle gray, which taking it for the complement of red would make cyan."""
+    inks = np.arange(16)[:, None] >> np.array([3, 2, 1, 0]) & 1
+    labs = np.zeros((16, 3))
+    labs[:, 0] = 100 * np.prod(np.where(inks, np.array([0.5, 1, 1, 0]), 1), 1)  # only C and K print
+    picture = np.zeros((16, 16, 4), np.uint8)
+    picture[:, 8:, 0] = 255
+    options = {"quality": 100, "subsampling": 0} if suffix == ".jpg" else {}
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(picture, "CMYK").save(path, icc_profile=cmyk_profile(labs), **options)
+    out = read_image(path)
+    gray = round(255 * (1.055 * ((0.5 * 100 + 16) / 116) ** (3 / 2.4) - 0.055))  # of L* = 50 in sRGB: 119
+    assert np.abs(out[:, :8].astype(int) - 255).max() <= 2
+    assert np.abs(out[:, 8:].astype(int) - gray).max() <= 3
+    carried = read_picture(path)
+    np.testing.assert_array_equal(carried.pixels, out)
+    assert carried.icc is None
+    assert carried.notes == ("CMYK became sRGB through its colour profile",)
+
+
+def test_cmyk_without_a_sound_profile_is_said(tmp_path: Path) -> None:
+    image = Image.fromarray(smooth(16, 16)).convert("CMYK")
+    image.save(tmp_path / "a.tif")
+    assert read_picture(tmp_path / "a.tif").notes[0].endswith("since it has no colour profile")
+    image.save(tmp_path / "b.jpg", icc_profile=cmyk_profile(np.zeros((16, 3)))[:300])
+    assert "its colour profile is damaged" in read_picture(tmp_path / "b.jpg").notes[0]
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.tif").pixels, smooth(16, 16))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are POSIX")
+def test_a_pipe_is_refused_without_waiting_for_it(tmp_path: Path, rgb: np.ndarray) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"a\.png.*a pipe or a device"):
+        read_image(tmp_path / "a.png")
+    Image.fromarray(rgb).save(tmp_path / "b.png")
+    with pytest.warns(UserWarning, match=r"a\.png \(.*pipe"):
+        assert PhotoFolder(tmp_path).names == ("b.png",)
+
+
+def test_a_link_to_nothing_is_named_with_its_aim(tmp_path: Path) -> None:
+    (tmp_path / "a.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(FileNotFoundError, match=r"a\.png', a link to '.*gone\.png'"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("name", ["a.webp", "a.tif"])
+def test_damage_inside_is_found_on_opening_a_folder(tmp_path: Path, rgb: np.ndarray, name: str) -> None:
+    """Training would end in the middle otherwise."""
+    Image.fromarray(rgb).save(tmp_path / "b.png")
+    Image.fromarray(np.tile(rgb, (10, 10, 1))).save(
+        tmp_path / name, **({} if "webp" in name else {"compression": "tiff_deflate"})
+    )
+    data = bytearray((tmp_path / name).read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 200] = b"\xff" * 200
+    (tmp_path / name).write_bytes(data)
+    with pytest.warns(UserWarning, match=rf"skipped 1 unusable file.*{name}"):
+        assert PhotoFolder(tmp_path).names == ("b.png",)
