@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import io
 import itertools
+import re
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import tyro
@@ -56,15 +59,16 @@ Weights = Annotated[
 def run_script(settings: type[Settings], main: Callable[[Settings], Any]) -> None:
     """Parse the command line into ``settings`` and call ``main`` with it.
 
-    What the user or the machine can mend ends with one line on stderr and exit status 2: a ``UsageError`` (bad value,
-    missing file, no such device), weights that cannot be had, a training that diverged, and what the operating system
-    refuses (permissions, a full disk). Ctrl-C ends with status 130. Anything else is a bug and keeps its traceback.
+    What the user or the machine can mend ends with one line on stderr and exit status 2: a command line that does not
+    parse, a ``UsageError`` (bad value, missing file, no such device), weights that cannot be had, a training that
+    diverged, and what the operating system refuses (permissions, a full disk). Ctrl-C ends with status 130. Anything
+    else is a bug and keeps its traceback.
     """
     for before, argument in itertools.pairwise(["an argument", *sys.argv[1:]]):
         if argument == "" or (argument.startswith("--") and argument.endswith("=")):  # an unset variable of the shell
             name = argument.rstrip("=") or (before if before.startswith("-") else "an argument")
             _fail(f"{name} has an empty value: give one or leave it out")
-    parsed = tyro.cli(settings)
+    parsed = _parsed(settings)
     try:
         main(parsed)
     except KeyboardInterrupt:
@@ -75,6 +79,41 @@ def run_script(settings: type[Settings], main: Callable[[Settings], Any]) -> Non
         if not _refused(error):
             raise
         _fail(str(error.strerror) if error.filename is None else f"{str(error.filename)!r}: {error.strerror}")
+
+
+def _parsed(settings: type[Settings]) -> Settings:
+    """The command line as settings; where it does not parse, what tyro says of it as one line."""
+    told = io.StringIO()
+    try:
+        with redirect_stderr(told):
+            return tyro.cli(settings)
+    except SystemExit as ended:
+        if not ended.code:  # help was asked for
+            raise
+        _fail(_unboxed(told.getvalue()))
+
+
+def _unboxed(box: str) -> str:
+    """The message in a box that tyro draws, with a frame or, where such letters cannot be shown, with rules alone."""
+    box = re.sub(r"\x1b\[[0-9;]*m", "", box)  # colours
+    lines = [line.strip().strip("│|").strip() for line in box.splitlines()] or [""]
+    title, lines = lines[0].strip("╭╮─+- "), lines[1:]
+    sections: list[list[str]] = [[]]
+    for line in lines:
+        if line and set(line) <= set("╰╯─+-"):
+            sections.append([])
+        elif line:
+            sections[-1].append(line)
+    sections = [section for section in sections if section]
+    message = " ".join(" ".join(sections[0]).split()).rstrip(".") if sections else ""
+    if not message.lower().startswith(title.lower()):
+        message = f"{title}: {message}"
+    for section in sections[1:]:
+        hints = [line.split()[0] for line in section if line.startswith("--")]
+        if section[0].startswith("Perhaps you meant") and hints:
+            message += f"; perhaps you meant {' or '.join(dict.fromkeys(hints))}"
+    helps = re.findall(r"(?:run:?|see|in)\s+((?:(?!run |see |in )\S+ )+--help)$", "\n".join(lines), re.MULTILINE)
+    return f"{message} ({helps[-1]} explains all options)" if helps else message
 
 
 def _refused(error: OSError) -> bool:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop between two steps."""
+"""Ctrl-C and SIGTERM as a request to stop between two steps, or as an end that still puts things in order."""
 
 from __future__ import annotations
 
@@ -29,3 +29,23 @@ def stop_requests() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)  # None where the handler was not set from Python
+
+
+@contextmanager
+def orderly_termination() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C would, by an exception: ``SystemExit`` with the status of a killed process.
+
+    Only the main thread can listen; in another nothing changes.
+    """
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

@@ -119,11 +119,36 @@ def test_empty_arguments_are_named(
     assert capsys.readouterr().err == f"error: {name} has an empty value: give one or leave it out\n"
 
 
-def test_bad_argument(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--count", "many"], ("Error parsing --count", "'many'")),
+        (["--cuont", "1"], ("Unrecognized options: --cuont", "perhaps you meant --count")),
+        (["--count"], ("--count",)),
+    ],
+)
+def test_a_command_line_that_does_not_parse_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], words: tuple[str, ...]
+) -> None:
     with pytest.raises(SystemExit) as caught:
-        call(monkeypatch, None, "--count", "many")
+        call(monkeypatch, None, *arguments)
     assert caught.value.code == 2
-    assert "many" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("error: ")
+    assert told.err.count("\n") == 1
+    assert not set(told.err) & set("│╭╰─")
+    for word in (*words, "script.py --help explains all options"):
+        assert word in told.err
+
+
+def test_help_is_no_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        call(monkeypatch, None, "--help")
+    assert not caught.value.code
+    told = capsys.readouterr()
+    assert "A number." in told.out
+    assert told.err == ""
 
 
 @pytest.mark.parametrize("script", ["pretrain/train_amnet.py", "pretrain/train_predictor.py", "agents/evaluate.py"])
