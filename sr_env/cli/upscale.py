@@ -2,19 +2,20 @@
 
     blindsr upscale holiday/ portrait.jpg 'scans/*.tif' -o enlarged
 
-Every file keeps its format, depth, colour profile and EXIF. The predictor sees the whole picture, or nine squares of
-it where it is large (:class:`sr_env.upscale.Upscaler`). A file that cannot be read is named at the end, and
+Every file keeps its format, depth, colour profile, metadata and pages. The predictor sees the whole picture, or nine
+squares of it where it is large (:class:`sr_env.upscale.Upscaler`). A file that cannot be read is named at the end, and
 the others are done.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json as jsonlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,20 +26,50 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from sr_env.cli.upscale_jobs import Job, check_outputs, plan_jobs, remove_leftovers
+from sr_env.cli.upscale_jobs import Job, Plan, check_outputs, plan_jobs, prepare_folders
 from sr_env.metrics import Metric, create_metric
-from sr_env.photos import Picture, check_size, encoding_memory, read_picture, suited, to_8_bit, write_picture
-from sr_env.upscale import Upscaler
+from sr_env.photos import (
+    FORMATS,
+    Picture,
+    check_size,
+    encoding_memory,
+    list_pages,
+    read_picture,
+    stamped,
+    suited,
+    to_8_bit,
+    write_pages,
+    write_picture,
+)
+from sr_env.upscale import Upscaled, Upscaler
 from sr_env.utils.checks import MissingFileError, UsageError
 from sr_env.utils.devices import Precision
 from sr_env.utils.files import atomic_write, check_writable
 from sr_env.utils.images import to_images
 from sr_env.utils.provenance import command_line
+from sr_env.utils.signals import orderly_termination
 
 #: Bytes the process takes without any picture: Python, torch and two networks (measured: 330 MB), and some to spare.
 _PROCESS = 450_000_000
 #: NIQE is measured on the middle of a picture, of at most so many LR pixels a side.
 _NIQE_SIDE = 384
+#: Settings that say what is enlarged, where and how fast, and change no result (the model is named apart).
+_UNCHANGING = frozenset(
+    (
+        "inputs",
+        "out",
+        "model",
+        "scale",
+        "format",
+        "quality",
+        "max_memory",
+        "device",
+        "precision",
+        "resume",
+        "force",
+        "json",
+    )
+)
 
 
 @dataclass
@@ -92,17 +123,18 @@ class Record:
 
     Attributes:
         input: The picture.
-        output: Its enlargement.
+        output: Its enlargement; empty where none was planned.
         status: ``"done"``, ``"skipped"`` (it was there) or ``"failed"``.
         reason: Why it failed.
-        size: Width and height of the result.
+        size: Width and height of the result, of its first page.
+        pages: Pages of the result, where it has several.
         seconds: From reading to the written file.
-        kernel_code: The renderer's code: mean over the regions where they have their own.
+        kernel_code: The renderer's code: mean over the regions or pages where they have their own.
         kernel_width: Width in HR pixels of the Gaussian nearest to the code; mean over the regions likewise.
-        kernel_widths: Per region, where they have their own.
+        kernel_widths: Per region or page, where they have their own.
         tiles: Number of tiles.
         niqe_before: NIQE of the middle of the picture (at most 384 pixels a side); None where under 96 pixels a side.
-        niqe_after: NIQE of the same part of the result.
+        niqe_after: NIQE of the same part of the result. Of several pages both are the first one's.
         notes: What of the picture could not be kept.
     """
 
@@ -111,6 +143,7 @@ class Record:
     status: Literal["done", "skipped", "failed"] = "done"
     reason: str | None = None
     size: tuple[int, int] | None = None
+    pages: int | None = None
     seconds: float | None = None
     kernel_code: list[float] | None = None
     kernel_width: float | None = None
@@ -132,10 +165,13 @@ class Worker:
         max_memory: Bytes that the process may take, or on a GPU its tiles.
         quality: Of JPEG and WebP.
         niqe: Whether NIQE is measured.
+        maker: What results say, in their EXIF block, of how they were made.
     """
 
-    def __init__(self, upscaler: Upscaler, max_memory: float, quality: int = 95, niqe: bool = False) -> None:
-        self.upscaler, self.max_memory, self.quality = upscaler, max_memory, quality
+    def __init__(
+        self, upscaler: Upscaler, max_memory: float, quality: int = 95, niqe: bool = False, maker: str = "blindsr"
+    ) -> None:
+        self.upscaler, self.max_memory, self.quality, self.maker = upscaler, max_memory, quality, maker
         self.niqe: Metric | None = create_metric("niqe") if niqe else None
 
     def run(self, job: Job, progress: Any = None) -> Record:
@@ -150,25 +186,43 @@ class Worker:
             OSError: The result cannot be written.
         """
         begun = time.perf_counter()
+        record = Record(str(job.source), str(job.target))
+        numbers = list_pages(job.source)
+        kept: list[Upscaled] = []
+        if len(numbers) > 1 and FORMATS[job.target.suffix.lower()] == "TIFF":
+            record.pages = len(numbers)
+            pages = (self._page(job, page, record, kept, progress) for page in numbers)
+            with atomic_write(job.target) as temporary:
+                write_pages(temporary, pages)
+        else:
+            picture = self._page(job, None, record, kept, progress)
+            with atomic_write(job.target) as temporary:
+                write_picture(temporary, picture, quality=self.quality)
+        record.seconds = round(time.perf_counter() - begun, 3)
+        record.tiles = sum(result.tiles for result in kept)
+        record.kernel_code = [round(float(x), 4) for x in np.concatenate([result.codes for result in kept]).mean(0)]
+        widths = np.concatenate([result.widths for result in kept])
+        record.kernel_width = round(float(widths.mean()), 3)
+        if self.upscaler.spatially_varying or record.pages:
+            record.kernel_widths = [round(float(x), 3) for x in widths]
+        return record
+
+    def _page(self, job: Job, page: int | None, record: Record, kept: list[Upscaled], progress: Any) -> Picture:
+        """Enlarge a page (None: the picture), and keep of it what the record says of all, without its pixels."""
         suffix, scale = job.target.suffix.lower(), self.upscaler.scale
-        picture = suited(read_picture(job.source), suffix)
+        picture = suited(read_picture(job.source, page), suffix)
         height, width = (scale * side for side in picture.pixels.shape[:2])
         check_size(suffix, height, width, picture.pixels[0, 0].nbytes)
         result = self.upscaler.upscale(
             picture.pixels, progress=progress, max_memory=self._tile_memory(suffix, picture.pixels)
         )
-        with atomic_write(job.target) as temporary:
-            write_picture(temporary, replace(picture, pixels=result.pixels), quality=self.quality)
-        record = Record(str(job.source), str(job.target), size=(width, height), notes=picture.notes)
-        record.seconds = round(time.perf_counter() - begun, 3)
-        record.tiles = result.tiles
-        record.kernel_code = [round(float(x), 4) for x in result.codes.mean(0)]
-        record.kernel_width = round(float(result.widths.mean()), 3)
-        if self.upscaler.spatially_varying:
-            record.kernel_widths = [round(float(x), 3) for x in result.widths]
-        if self.niqe is not None:
-            record.niqe_before, record.niqe_after = self._niqe(picture, result.pixels)
-        return record
+        if not kept:
+            record.size = (width, height)
+            if self.niqe is not None:
+                record.niqe_before, record.niqe_after = self._niqe(picture, result.pixels)
+        kept.append(replace(result, pixels=np.empty(0)))
+        record.notes = tuple(dict.fromkeys((*record.notes, *picture.notes)))
+        return replace(picture, pixels=result.pixels, exif=stamped(picture.exif, self.maker))
 
     def _tile_memory(self, suffix: str, pixels: NDArray[Any]) -> float:
         """Bytes left for tiles once the process and both pictures have theirs."""
@@ -242,41 +296,80 @@ def upscale(settings: Settings, console: Console) -> list[Record]:
 
     Raises:
         MissingFileError: An input or a model is not there. As all of these: before any work.
-        UsageError: A setting is wrong, two inputs would write one file, or results are there.
+        UsageError: A setting is wrong, no input can be done, or results are there.
         OSError: A folder cannot be written.
     """
     if not 1 <= settings.quality <= 100:
         raise UsageError(f"--quality {settings.quality}: give 1 to 100")
     if not settings.max_memory > 0:
         raise UsageError(f"--max-memory {settings.max_memory}: give a positive number of GB")
-    jobs = plan_jobs(settings.inputs, settings.out, settings.format)
+    plan = plan_jobs(settings.inputs, settings.out, settings.format)
     upscaler = create_upscaler(settings)
-    finished = check_outputs(jobs, upscaler.scale, resume=settings.resume, force=settings.force)
-    for folder in sorted({job.target.parent for job in jobs} | ({settings.json.parent} if settings.json else set())):
-        check_writable(folder)
-    if settings.resume or settings.force:
-        remove_leftovers([job.target for job in jobs])
-    worker = Worker(upscaler, settings.max_memory * 1e9, settings.quality, niqe=settings.json is not None)
+    maker = describe(settings, upscaler)
+    finished = check_outputs(plan.jobs, upscaler.scale, maker, resume=settings.resume, force=settings.force)
+    prepare_folders(plan, settings.out)
+    if settings.json is not None:
+        check_writable(settings.json.parent)
+    niqe = settings.json is not None
+    worker = Worker(upscaler, settings.max_memory * 1e9, settings.quality, niqe=niqe, maker=maker)
     records: list[Record] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bars = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
+    if plan.left_out:
+        first, rest = plan.left_out[:3], len(plan.left_out[3:])
+        more = f" and {rest} more" if rest else ""
+        _print(console, f"left out, of kinds that are not read: {', '.join(first)}{more}")
     try:
-        with bars if console.is_terminal else nullcontext():
-            whole, one = bars.add_task("pictures", total=len(jobs)), bars.add_task("tiles", total=None)
-            for job in jobs:
-                bars.update(one, description=job.source.name, completed=0, total=None)
-                if job.source in finished:
-                    records.append(Record(str(job.source), str(job.target), "skipped"))
-                else:
-                    records.append(
-                        _attempt(worker, job, lambda done, total: bars.update(one, completed=done, total=total))
-                    )
-                    console.print(_line(records[-1]), markup=False, highlight=False, soft_wrap=True)
-                bars.advance(whole)
+        with orderly_termination():
+            for record in _work(worker, plan, finished, console):
+                records.append(record)
+                if record.status != "skipped":
+                    _print(console, _line(record))
     finally:  # an interrupted run reports what it did
         if settings.json is not None:
-            _write_report(settings.json, upscaler, records)
+            _write_report(settings.json, upscaler, records, plan.left_out)
     return records
+
+
+def _work(worker: Worker, plan: Plan, finished: set[Path], console: Console) -> Iterator[Record]:
+    """Do one picture after the other, under two bars where a terminal shows them."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    bars = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
+    with bars if console.is_terminal else nullcontext():
+        whole, one = bars.add_task("pictures", total=len(plan.jobs)), bars.add_task("tiles", total=None)
+        for job in plan.jobs:
+            bars.update(one, description=job.source.name, completed=0, total=None)
+            if job.source in finished:
+                yield Record(str(job.source), str(job.target), "skipped")
+            else:
+                yield _attempt(worker, job, lambda done, total: bars.update(one, completed=done, total=total))
+            bars.advance(whole)
+    for source, target, reason in plan.failures:
+        yield Record(source, target, "failed", reason)
+
+
+def describe(settings: Settings, upscaler: Upscaler) -> str:
+    """How this run makes its results: the model, and every setting that changes them, files with a digest.
+
+    Such as ``"blindsr: amgan_x4"`` or ``"blindsr: amnet_x4, kernel_width 1.4"``; without folders, which are nobody's
+    business where a picture goes.
+    """
+
+    def named(value: Any) -> str:
+        path = Path(str(value))
+        if isinstance(value, str | Path) and path.is_file():
+            return f"{path.name} ({hashlib.sha256(path.read_bytes()).hexdigest()[:8]})"
+        return str(value)
+
+    changed = [
+        f"{field.name} {named(value)}"
+        for field in fields(settings)
+        if field.name not in _UNCHANGING and (value := getattr(settings, field.name)) != field.default
+    ]
+    # As ASCII, which is what the tag holds.
+    return ", ".join((f"blindsr: {named(upscaler.model)}", *changed)).encode("ascii", "replace").decode()
+
+
+def _print(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _attempt(worker: Worker, job: Job, progress: Any) -> Record:
@@ -292,10 +385,13 @@ def _line(record: Record) -> str:
     widths = record.kernel_widths or [record.kernel_width or 0.0]
     blur = f"{widths[0]:.2f}" if len(set(widths)) == 1 else f"{min(widths):.2f} to {max(widths):.2f}"
     notes = "".join(f"; {note}" for note in record.notes)
-    return f"{record.output}: {record.size[0]}x{record.size[1]}, kernel width {blur}, {record.seconds:.1f} s{notes}"
+    pages = f", {record.pages} pages" if record.pages else ""
+    return (
+        f"{record.output}: {record.size[0]}x{record.size[1]}{pages}, kernel width {blur}, {record.seconds:.1f} s{notes}"
+    )
 
 
-def _write_report(path: Path, upscaler: Upscaler, records: Sequence[Record]) -> None:
+def _write_report(path: Path, upscaler: Upscaler, records: Sequence[Record], left_out: Sequence[str]) -> None:
     report = {
         "command": command_line(),
         "model": upscaler.model,
@@ -304,6 +400,7 @@ def _write_report(path: Path, upscaler: Upscaler, records: Sequence[Record]) -> 
         "device": str(upscaler.device),
         "precision": "bf16" if upscaler.bf16 else "fp32",
         "files": [asdict(record) for record in records],
+        "left_out": list(left_out),
     }
     with atomic_write(path) as temporary:
         temporary.write_text(jsonlib.dumps(report, indent=2) + "\n")
@@ -318,5 +415,5 @@ def main(settings: Settings) -> None:
     failed = [record for record in records if record.status == "failed"]
     if failed:
         for record in failed if len(records) > 1 else ():
-            console.print(_line(record), markup=False, highlight=False, soft_wrap=True)
+            _print(console, _line(record))
         sys.exit(1)

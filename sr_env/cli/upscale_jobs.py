@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import glob
 import os
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from sr_env.photos import EXTENSIONS, FORMATS, list_files, read_shape
+from sr_env.photos import (
+    EXTENSIONS,
+    FORMATS,
+    OTHER_ENDINGS,
+    is_whole,
+    list_files,
+    list_pages,
+    read_shape,
+    read_stamp,
+)
 from sr_env.utils.checks import FileInTheWayError, MissingFileError, UsageError
+from sr_env.utils.files import check_writable
 
 
 @dataclass(frozen=True)
@@ -21,11 +30,26 @@ class Job:
     target: Path
 
 
-def plan_jobs(inputs: Sequence[str], out: Path, format: str = "keep") -> list[Job]:
+@dataclass
+class Plan:
+    """What is to be done, and what cannot be.
+
+    Attributes:
+        jobs: The pictures to enlarge.
+        failures: Pictures or folders that cannot be done, each with its target (or an empty name) and the reason.
+        left_out: Pictures in the folders of kinds that are not read.
+    """
+
+    jobs: list[Job] = field(default_factory=list)
+    failures: list[tuple[str, str, str]] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def plan_jobs(inputs: Sequence[str], out: Path, format: str = "keep") -> Plan:
     """Turn inputs into pictures and the files to write.
 
     A picture named twice is done once. Pictures under ``out`` are no inputs, so that a result inside a searched folder
-    is not enlarged again.
+    is not enlarged again. Of two pictures that would write one file the first is done, and the other a failure.
 
     Args:
         inputs: Files, folders and patterns.
@@ -34,67 +58,84 @@ def plan_jobs(inputs: Sequence[str], out: Path, format: str = "keep") -> list[Jo
 
     Raises:
         MissingFileError: An input is not there or a pattern or folder has no picture.
-        UsageError: Two pictures would write one file, or one would overwrite itself, or ``out`` is unsuitable.
+        UsageError: ``out`` is unsuitable, or nothing at all can be done.
     """
     if not inputs:
         raise UsageError("no pictures given: name files, folders or patterns such as 'scans/*.jpg'")
+    plan = Plan()
     found: dict[tuple[Path, Path], None] = {}
     outside = out.resolve()
     for given in inputs:
-        for source, name in _find(given):
+        for source, name in _find(given, plan):
             root = Path(*source.parts[: len(source.parts) - len(name.parts)]).resolve()
             if root in outside.parents and outside in source.resolve().parents:
                 continue
             found[source, name] = None
-    if not found:
+    if not found and not plan.failures:
         raise MissingFileError(f"all pictures of {', '.join(inputs)} lie in --out {str(out)!r}: give another folder")
-    single = out.suffix.lower() in FORMATS and not out.is_dir()
-    if single and len({source.resolve() for source, _ in found}) > 1:
-        raise UsageError(f"--out {str(out)!r} is one file and there are {len(found)} pictures: give a folder")
-    if not single and out.exists() and not out.is_dir():
-        raise UsageError(f"--out {str(out)!r} is a file: give a folder, or a name that ends in {', '.join(FORMATS)}")
-    if single and format != "keep" and FORMATS[out.suffix.lower()] != FORMATS[f".{format}"]:
-        raise UsageError(f"--out {str(out)!r} and --format {format} disagree: leave one out")
-    jobs: dict[str, Job] = {}
+    single = _is_file_name(out, format, {source.resolve() for source, _ in found})
+    targets: dict[str, Job] = {}
     for source, name in found:
         target = out if single else out / _renamed(name, format)
-        if target.exists() and target.samefile(source):
-            raise FileInTheWayError(f"{str(source)!r} would overwrite itself: give another --out")
-        key = os.path.normcase(os.path.abspath(target))
-        other = jobs.setdefault(key, Job(source, target))
-        if not other.source.samefile(source):
-            raise UsageError(
-                f"{str(other.source)!r} and {str(source)!r} would both write {str(target)!r}: "
-                "rename one, or give them in two runs with two --out folders"
-            )
-    return list(jobs.values())
+        other = targets.setdefault(os.path.normcase(os.path.abspath(target)), Job(source, target))
+        if _same(target, source):
+            plan.failures.append((str(source), str(target), "it would overwrite itself: give another --out"))
+        elif other.source == source:
+            plan.jobs.append(other)
+        elif not _same(other.source, source):
+            reason = f"it and {str(other.source)!r} would both write {str(target)!r}: rename one, or give another --out"
+            plan.failures.append((str(source), str(target), reason))
+    if not plan.jobs:
+        source_name, _, reason = plan.failures[0]
+        raise (FileInTheWayError if "overwrite" in reason else UsageError)(f"{source_name!r}: {reason}")
+    return plan
 
 
-def _find(given: str) -> Iterator[tuple[Path, Path]]:
-    """Pictures of an input, and the name of each below the output folder."""
+def _is_file_name(out: Path, format: str, sources: set[Path]) -> bool:
+    """Whether ``out`` is the file to write, and not a folder; raises where it is neither."""
+    suffix = out.suffix.lower()
+    single = suffix in FORMATS and not out.is_dir()
+    if suffix in (*EXTENSIONS, *OTHER_ENDINGS) and suffix not in FORMATS and not out.is_dir():
+        raise UsageError(f"--out {str(out)!r}: {suffix} cannot be written: end it in {', '.join(FORMATS)}")
+    if single and len(sources) > 1:
+        raise UsageError(f"--out {str(out)!r} is one file and there are {len(sources)} pictures: give a folder")
+    if not single and out.exists() and not out.is_dir():
+        raise UsageError(f"--out {str(out)!r} is a file: give a folder, or a name that ends in {', '.join(FORMATS)}")
+    if single and format != "keep" and FORMATS[suffix] != FORMATS[f".{format}"]:
+        raise UsageError(f"--out {str(out)!r} and --format {format} disagree: leave one out")
+    return single
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two names mean one file; a name that means none is only itself."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return os.path.abspath(one) == os.path.abspath(other)
+
+
+def _find(given: str, plan: Plan) -> list[tuple[Path, Path]]:
+    """Pictures of an input, and the name of each below the output folder; links to nothing are named when read."""
     path = Path(given)
     if path.is_dir():
         names, unreadable = list_files(path)
-        if unreadable:
-            raise UsageError(f"cannot list {unreadable[0]}: make it readable or leave it out")
-        if not names:
+        plan.failures += [(line, "", "the folder cannot be listed: make it readable") for line in unreadable]
+        if not names and not unreadable:
             raise MissingFileError(f"no picture in {given!r} or below; looked for are {', '.join(EXTENSIONS)}")
-        for name in names:
-            yield path / name, Path(name)
-    elif path.exists():
-        yield path, Path(path.name)
-    elif glob.has_magic(given):
+        plan.left_out += [str(path / name) for name in list_files(path, OTHER_ENDINGS)[0]]
+        return [(path / name, Path(name)) for name in names]
+    if os.path.lexists(path):
+        return [(path, Path(path.name))]
+    if glob.has_magic(given):
         plain = [part for part in path.parts if not glob.has_magic(part)]
         count = next(i for i, part in enumerate(path.parts) if glob.has_magic(part))
         root = Path(*plain[:count]) if count else Path()
         matches = sorted(m for m in glob.glob(given, recursive=True) if m.lower().endswith(EXTENSIONS))
-        matches = [match for match in matches if Path(match).is_file()]
+        matches = [match for match in matches if not Path(match).is_dir()]
         if not matches:
             raise MissingFileError(f"no picture matches {given!r}; looked for are {', '.join(EXTENSIONS)}")
-        for match in matches:
-            yield Path(match), Path(match).relative_to(root)
-    else:
-        raise MissingFileError(f"no file or folder {given!r}: give pictures, folders or patterns")
+        return [(Path(match), Path(match).relative_to(root)) for match in matches]
+    raise MissingFileError(f"no file or folder {given!r}: give pictures, folders or patterns")
 
 
 def _renamed(name: Path, format: str) -> Path:
@@ -103,19 +144,49 @@ def _renamed(name: Path, format: str) -> Path:
     return name if name.suffix.lower() in FORMATS else name.with_suffix(".png")
 
 
-def check_outputs(jobs: Sequence[Job], scale: int, *, resume: bool, force: bool) -> set[Path]:
-    """Sources whose result is there already, which ``resume`` skips.
-
-    Files are written in one step, so that one that is there is whole; its size tells another magnification.
+def prepare_folders(plan: Plan, out: Path) -> None:
+    """Make the folders for the results; where one cannot be written, its pictures become failures.
 
     Raises:
-        FileInTheWayError: Results are there and neither ``resume`` nor ``force`` was given, or one has another size
-            than this run would give it.
+        OSError: None can be written, naming the first.
+    """
+    refused: dict[Path, OSError] = {}
+    folders = sorted({job.target.parent for job in plan.jobs})
+    for folder in folders:
+        try:
+            check_writable(folder)
+        except OSError as error:
+            if folder == out or len(folders) == 1:
+                raise
+            refused[folder] = error
+    if refused and len(refused) == len(folders):
+        raise next(iter(refused.values()))
+    lost = [job for job in plan.jobs if job.target.parent in refused]
+    plan.jobs = [job for job in plan.jobs if job.target.parent not in refused]
+    plan.failures += [(str(job.source), str(job.target), str(refused[job.target.parent])) for job in lost]
+
+
+def check_outputs(jobs: Sequence[Job], scale: int, maker: str, *, resume: bool, force: bool) -> set[Path]:
+    """Sources whose result is there already, which ``resume`` skips.
+
+    A result that cannot be decoded to its end, or lacks pages, is made again. Its size tells another magnification,
+    and its EXIF block other models or settings.
+
+    Args:
+        jobs: The pictures.
+        scale: Magnification.
+        maker: What results of this run say of how they were made.
+        resume: Whether results that are there are kept.
+        force: Whether they are overwritten.
+
+    Raises:
+        FileInTheWayError: Results are there and neither ``resume`` nor ``force`` was given, or one is not what this
+            run would make.
         UsageError: Both were given.
     """
     if resume and force:
         raise UsageError("--resume keeps results and --force overwrites them: give one")
-    present = [job for job in jobs if job.target.exists()]
+    present = [job for job in jobs if os.path.lexists(job.target)]
     if force or not present:
         return set()
     if not resume:
@@ -123,7 +194,14 @@ def check_outputs(jobs: Sequence[Job], scale: int, *, resume: bool, force: bool)
             f"{len(present)} of {len(jobs)} results are there already, such as {str(present[0].target)!r}: "
             "--resume skips them, --force overwrites them"
         )
-    for job in present:
+    whole = [job for job in present if is_whole(job.target) and _all_pages(job)]
+    for job in whole:
+        other = read_stamp(job.target)
+        if other not in (None, maker):
+            raise FileInTheWayError(
+                f"{str(job.target)!r} was made by {other!r}, and this run is {maker!r}: overwrite with --force, give "
+                "another --out, or the same settings"
+            )
         try:
             (height, width), shape = read_shape(job.source), read_shape(job.target)
         except UsageError:  # over the limit of what is read, or an input that is damaged by now
@@ -133,14 +211,13 @@ def check_outputs(jobs: Sequence[Job], scale: int, *, resume: bool, force: bool)
                 f"{str(job.target)!r} is {shape[1]}x{shape[0]}, not {scale} times {str(job.source)!r}, which is "
                 f"{width}x{height}: overwrite with --force or give another --out"
             )
-    return {job.source for job in present}
+    return {job.source for job in whole}
 
 
-def remove_leftovers(targets: Sequence[Path]) -> None:
-    """Delete what a killed run left of these files: ``atomic_write``'s temporary files beside them."""
-    names = {(target.parent, target.name) for target in targets}
-    for folder in sorted({target.parent for target in targets}):
-        for path in folder.glob(".*") if folder.is_dir() else ():
-            match = re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}(\.[^.]+)", path.name)
-            if match and (folder, match[1] + match[2]) in names:
-                path.unlink(missing_ok=True)
+def _all_pages(job: Job) -> bool:
+    if FORMATS[job.target.suffix.lower()] != "TIFF":
+        return True
+    try:
+        return len(list_pages(job.target)) == len(list_pages(job.source))
+    except UsageError:  # as above
+        return True

@@ -10,11 +10,13 @@ from sr_env.photos.decode import (
     MAX_PIXELS,
     Pixels,
     decode_samples,
+    is_whole,
     on_white,
     open_image,
     read_image,
     read_shape,
 )
+from sr_env.photos.metadata import read_stamp, stamped
 from sr_env.photos.picture_file import (
     FORMATS,
     Picture,
@@ -29,6 +31,7 @@ from sr_env.photos.picture_file import (
 from sr_env.photos.sources import (
     DEFAULT_MEMORY_BUDGET,
     EXTENSIONS,
+    OTHER_ENDINGS,
     TEST_PHOTOS,
     TRAIN_PHOTOS,
     ArrayPhotos,
@@ -51,6 +54,7 @@ __all__ = [
     "EXTENSIONS",
     "FORMATS",
     "MAX_PIXELS",
+    "OTHER_ENDINGS",
     "TEST_PHOTOS",
     "TRAIN_PHOTOS",
     "ArrayPhotos",
@@ -69,6 +73,7 @@ __all__ = [
     "decode_samples",
     "encoding_memory",
     "hold_out",
+    "is_whole",
     "list_files",
     "list_pages",
     "on_white",
@@ -78,6 +83,8 @@ __all__ = [
     "read_image",
     "read_picture",
     "read_shape",
+    "read_stamp",
+    "stamped",
     "suited",
     "to_8_bit",
     "write_pages",

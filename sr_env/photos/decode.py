@@ -11,6 +11,7 @@ import errno
 import io
 import os
 import stat
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms
 
-from sr_env.photos.tiff import decode_unusual, to_8_bit
+from sr_env.photos.tiff import decode_unusual, pages, to_8_bit
 from sr_env.utils.checks import MissingFileError, UsageError
 
 MAX_PIXELS = 80_000_000
@@ -300,3 +301,24 @@ def inspect(path: Path) -> Shape:
         with Image.open(path, formats=_FORMATS) as image:
             _decode(image, path)
     return shape
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file can be decoded to its end, all pages of a TIFF; one over ``MAX_PIXELS`` is judged by its end."""
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None  # results may be larger than what is accepted
+    try:
+        check_regular(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=_FORMATS) as image:
+                if image.format == "PNG" or image.size[0] * image.size[1] > MAX_PIXELS:
+                    return _looks_whole(image, path)
+                for page in pages(image)[0] if image.format == "TIFF" else (0,):
+                    image.seek(page)
+                    decode_samples(image, path)
+    except Exception:  # decoders raise a dozen unrelated types on damaged bytes
+        return False
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+    return True

@@ -5,8 +5,10 @@ Every format keeps them elsewhere; here they are taken from where each has them,
 
 from __future__ import annotations
 
+import os
 import re
 import struct
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -194,6 +196,27 @@ def resized_exif(block: bytes | None, dpi: tuple[float, float] | None, height: i
         exif[ExifTags.Base.XResolution], exif[ExifTags.Base.YResolution] = dpi
         exif[ExifTags.Base.ResolutionUnit] = 2  # inch
     return exif if len(exif) else None
+
+
+def stamped(block: bytes | None, maker: str) -> bytes:
+    """An EXIF block that names what the picture was processed with."""
+    exif = Image.Exif()
+    if block is not None:
+        exif.load(block)
+    exif[ExifTags.Base.ProcessingSoftware] = maker
+    return exif.tobytes()
+
+
+def read_stamp(path: str | os.PathLike[str]) -> str | None:
+    """What the EXIF block of a picture file says that it was processed with; None where it says nothing, or is none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:  # not a PNG's own getexif, which decodes all of it to look for a late chunk
+                stamp = Image.Image.getexif(image).get(ExifTags.Base.ProcessingSoftware)
+    except Exception:  # as many types as ways to damage it
+        return None
+    return stamp if isinstance(stamp, str) else None
 
 
 def resized_xmp(xmp: bytes, height: int, width: int) -> bytes:

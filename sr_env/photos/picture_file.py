@@ -31,7 +31,7 @@ from sr_env.photos.metadata import (
     resized_xmp,
     tiff_directory,
 )
-from sr_env.photos.tiff import pages, to_8_bit
+from sr_env.photos.tiff import pages, to_8_bit, turn_to
 from sr_env.utils.checks import UsageError, check_choice
 
 #: File name endings that are written, and their formats.
@@ -123,11 +123,11 @@ def _of_several(image: Image.Image, page: int | None) -> list[str]:
         count = int(getattr(image, "n_frames", 1))
         return [f"of its {count} frames the first was taken"] if count > 1 else []
     if page is not None:
-        image.seek(page)
+        turn_to(image, page)
         oriented_shape(image)  # refuses a bomb on a later page, too
         return []
     numbers, copies = pages(image)
-    image.seek(numbers[0])
+    turn_to(image, numbers[0])
     oriented_shape(image)
     notes = [f"of its {len(numbers)} pages the first was taken"] if len(numbers) > 1 else []
     return notes + ([f"{copies} smaller copies or masks in it were left out"] if copies else [])

@@ -28,6 +28,12 @@ from sr_env.utils.checks import MissingFileError, UsageError, check_choice
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 """File name endings a folder is searched for, in any case."""
 
+OTHER_ENDINGS = (
+    *(".gif", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".jxl", ".jfif", ".jpe", ".apng", ".ico", ".psd", ".svg"),
+    *(".tga", ".pnm", ".ppm", ".pgm", ".pbm", ".exr", ".hdr", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".rw2"),
+)
+"""Endings of pictures that are not searched for."""
+
 DEFAULT_MEMORY_BUDGET = 2 * 1024**3
 """Bytes of decoded pictures that one source keeps, unless told otherwise."""
 
@@ -269,7 +275,7 @@ class PhotoFolder(_FileSource):
         )
 
 
-def list_files(root: Path) -> tuple[list[str], list[str]]:
+def list_files(root: Path, endings: tuple[str, ...] = EXTENSIONS) -> tuple[list[str], list[str]]:
     """Relative names of the picture files below ``root``, sorted, and a line for each folder that cannot be listed.
 
     Hidden files and folders are left out; links to folders are followed, each folder once.
@@ -292,7 +298,7 @@ def list_files(root: Path) -> tuple[list[str], list[str]]:
         names += [
             (relative / name).as_posix()
             for name in files
-            if not name.startswith(".") and name.lower().endswith(EXTENSIONS)
+            if not name.startswith(".") and name.lower().endswith(endings)
         ]
     return sorted(names), sorted(unreadable)
 

@@ -190,6 +190,13 @@ def _unmultiplied(samples: NDArray[Any]) -> NDArray[Any]:
     return result
 
 
+def turn_to(image: Image.Image, page: int) -> None:
+    """Go to a page of an opened TIFF. (Pillow keeps the last colour profile that it saw on a page without one.)"""
+    image.seek(page)
+    if 34675 not in image.tag_v2:  # type: ignore[attr-defined]
+        image.info.pop("icc_profile", None)
+
+
 def pages(image: Image.Image) -> tuple[tuple[int, ...], int]:
     """The pages of an opened TIFF that are pictures of their own, and how many others are smaller copies or masks."""
     numbers = []
@@ -199,5 +206,5 @@ def pages(image: Image.Image) -> tuple[tuple[int, ...], int]:
         kind = image.tag_v2.get(ExifTags.Base.NewSubfileType, 0)  # type: ignore[attr-defined]
         if not kind & (_REDUCED | _MASK):
             numbers.append(number)
-    image.seek(0)
+    turn_to(image, 0)
     return (tuple(numbers), count - len(numbers)) if numbers else ((0,), count - 1)

@@ -182,6 +182,11 @@ class Upscaler:
         self.renderer.texture = texture
 
     def _load_predictor(self, name: str | os.PathLike[str] | None) -> Checkpoint[KernelPredictor]:
+        if name is not None and is_onnx(name):
+            raise UsageError(
+                f"predictor {str(name)!r} is an ONNX file, and only renderers are run from ONNX: give the .safetensors "
+                "file that it was exported from"
+            )
         return load_predictor(
             f"predictor_x{self.scale}" if name is None else name,
             scale=self.scale,

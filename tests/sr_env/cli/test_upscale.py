@@ -13,7 +13,17 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 
 from sr_env.cli import upscale
-from sr_env.photos import FORMATS, MAX_PIXELS, Picture, read_picture, write_picture
+from sr_env.photos import (
+    FORMATS,
+    MAX_PIXELS,
+    Picture,
+    list_pages,
+    read_picture,
+    read_stamp,
+    suited,
+    write_pages,
+    write_picture,
+)
 from sr_env.upscale import Upscaler
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -96,6 +106,68 @@ def test_modes_stay(tmp_path: Path, run: Any, photo: np.ndarray, suffix: str, mo
     with Image.open(record.output) as result:
         assert (result.mode, result.size) == (expected, (144, 96))
         assert Path(record.output).suffix == (".png" if suffix == ".bmp" else suffix)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_all_pages_of_a_tiff(tmp_path: Path, run: Any, settings: Any, deep: bool) -> None:
+    dtype = np.uint16 if deep else np.uint8
+    shapes = ((24, 36, 3), (40, 20, 4), (16, 16, 1))
+    stack = [smooth(height, width, channels, dtype) for height, width, channels in shapes]
+    stack[2] = stack[2][:, :, 0]
+    write_pages(tmp_path / "a.tif", [Picture(pixels, SRGB if pixels.ndim == 3 else None) for pixels in stack])
+    (record,) = run(tmp_path / "a.tif")
+    assert (record.status, record.pages, record.size, record.notes) == ("done", 3, (144, 96), ())
+    assert record.kernel_widths is not None
+    assert len(record.kernel_widths) == 3
+    up = Upscaler(settings().model, predictor=settings().predictor, device="cpu", precision="fp32")
+    assert list_pages(record.output) == (0, 1, 2)
+    for number, pixels in enumerate(stack):
+        page = read_picture(record.output, number)
+        np.testing.assert_array_equal(page.pixels, up(pixels))
+        assert page.icc == (SRGB if pixels.ndim == 3 else None)
+    (first,) = run(tmp_path / "a.tif", format="png", out=tmp_path / "png")
+    assert "of its 3 pages the first was taken" in first.notes
+    assert [record.status for record in run(tmp_path / "a.tif", resume=True)] == ["skipped"]
+    write_picture(tmp_path / "out" / "a.tif", read_picture(record.output, 0))  # as earlier versions left it
+    assert [record.status for record in run(tmp_path / "a.tif", resume=True)] == ["done"]
+
+
+def test_a_damaged_page_is_named(tmp_path: Path, run: Any) -> None:
+    write_pages(tmp_path / "a.tif", [Picture(smooth(24, 36, 3)), Picture(smooth(24, 36, 3)[::-1])])
+    data = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(data[:-300] + b"\xff" * 300)
+    (record,) = run(tmp_path / "a.tif")
+    assert record.status == "failed"
+    assert record.reason is not None
+    assert "a.tif" in record.reason
+    assert files(tmp_path / "out") == {}
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_frames_that_are_left_out_are_said(tmp_path: Path, run: Any, photo: np.ndarray, suffix: str) -> None:
+    frames = [Image.fromarray(photo), Image.fromarray(255 - photo)]
+    frames[0].save(tmp_path / f"a{suffix}", save_all=True, append_images=frames[1:], duration=50, lossless=True)
+    (record,) = run(tmp_path / f"a{suffix}")
+    assert record.notes == ("of its 2 frames the first was taken",)
+    Image.fromarray(photo).save(tmp_path / f"b{suffix}", lossless=True)
+    (alone,) = run(tmp_path / f"b{suffix}")
+    np.testing.assert_array_equal(read_picture(record.output).pixels, read_picture(alone.output).pixels)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+def test_metadata_stays(tmp_path: Path, run: Any, suffix: str) -> None:
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description exif:PixelXDimension="36" dc:rights="me"/></x:xmpmeta>'
+    text = (("Comment", "a note"),)
+    whole = Picture(smooth(24, 36, 3), xmp=xmp, iptc=b"\x1c\x02\x78\x00\x02ab", text=text, dpi=(300.0, 300.0))
+    write_picture(tmp_path / f"a{suffix}", suited(whole, suffix))
+    (record,) = run(tmp_path / f"a{suffix}")
+    before, after = read_picture(tmp_path / f"a{suffix}"), read_picture(record.output)
+    assert after.xmp == xmp.replace(b'"36"', b'"144"')
+    assert (after.iptc, after.text) == (before.iptc, before.text)
+    assert (before.iptc is None) == (suffix == ".webp")
+    assert after.dpi == (pytest.approx(before.dpi) if before.dpi else None)
+    assert read_stamp(record.output).startswith("blindsr: tiny_renderer.safetensors (")
+    assert str(tmp_path) not in read_stamp(record.output)
 
 
 def test_what_a_format_cannot_hold_is_said(tmp_path: Path, run: Any) -> None:

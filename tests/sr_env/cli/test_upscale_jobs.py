@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,12 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
+from rich.console import Console
 
 import sr_env
 from sr_env.cli import main as cli
 from sr_env.cli import upscale
-from sr_env.cli.upscale_jobs import plan_jobs, remove_leftovers
+from sr_env.cli.upscale_jobs import plan_jobs
+from sr_env.models import load_renderer
+from sr_env.models.checkpoint import save_checkpoint
 from sr_env.photos import Picture, write_picture
 
 
@@ -26,7 +31,7 @@ def files(path: Path) -> dict[str, bytes]:
 
 def test_files_folders_and_patterns(folder: Path, tmp_path: Path) -> None:
     def targets(*inputs: Any, **options: Any) -> list[str]:
-        return [str(job.target.relative_to(tmp_path)) for job in plan_jobs(list(map(str, inputs)), **options)]
+        return [str(job.target.relative_to(tmp_path)) for job in plan_jobs(list(map(str, inputs)), **options).jobs]
 
     out = tmp_path / "out"
     everything = ["out/a.png", "out/b.jpg", "out/sub/c.webp"]
@@ -84,9 +89,9 @@ def test_wrong_inputs_are_refused_before_any_work(folder: Path, tmp_path: Path, 
         ((tmp_path / "none.png",), {}, "no file or folder"),
         ((tmp_path / "empty",), {}, "no picture in"),
         ((tmp_path / "*.jpg",), {}, "no picture matches"),
-        ((folder, tmp_path / "other" / "a.png"), {}, "would both write"),
-        ((tmp_path / "other",), {"format": "png"}, "would both write"),
         ((folder,), {"out": folder}, "overwrite itself"),
+        ((folder / "a.png",), {"out": tmp_path / "b.gif"}, r"\.gif cannot be written: end it in \.png, \.jpg, \.jpeg"),
+        ((folder,), {"out": tmp_path / "b.bmp"}, r"\.bmp cannot be written"),
         ((folder,), {"out": tmp_path / "x.png"}, "is one file and there are 3"),
         ((folder,), {"out": folder / "a.png" / "x"}, "directory"),
         ((folder / "a.png",), {"out": tmp_path / "x.png", "format": "jpg"}, "disagree"),
@@ -171,9 +176,89 @@ def test_killed_then_resumed_is_as_never_killed(folder: Path, tmp_path: Path, se
     assert files(s.out) == files(tmp_path / "never killed")
 
 
-def test_leftovers_are_only_ours(tmp_path: Path) -> None:
-    names = (".a.abcdefgh.png", ".a.abcdefgh.jpg", ".b.abcdefgh.png", ".a.short.png", "a.png")
-    for name in names:
-        (tmp_path / name).touch()
-    remove_leftovers([tmp_path / "a.png"])
-    assert set(files(tmp_path)) == set(names[1:])
+def test_one_that_cannot_be_done_stops_no_other(folder: Path, tmp_path: Path, settings: Any, capsys: Any) -> None:
+    """A link to nothing, two pictures for one result, a pipe, a folder in the way; GIFs beside them are mentioned."""
+    (folder / "aa.png").symlink_to(tmp_path / "gone.png")
+    Image.new("RGB", (9, 9)).save(folder / "a.jpg")
+    os.mkfifo(folder / "pipe.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sub").touch()  # where the subfolder's result would go
+    for number in range(5):
+        (folder / f"{number}.gif").touch()
+    before = files(tmp_path)
+    report = tmp_path / "report.json"
+    with pytest.raises(SystemExit) as ended:
+        upscale.main(settings(folder, format="png", json=report))
+    assert ended.value.code == 1
+    assert set(files(tmp_path / "out")) == {"a.png", "b.png", "sub"}
+    assert {name: files(tmp_path)[name] for name in before} == before
+    told = json.loads(report.read_text())
+    status = {Path(record["input"]).name: (record["status"], record["reason"]) for record in told["files"]}
+    assert [status[name][0] for name in ("a.jpg", "b.jpg")] == ["done", "done"]
+    for name, reason in (
+        ("aa.png", r"a link to '.*gone.png'"),
+        ("a.png", r"'.*a\.jpg' would both write '.*a\.png': rename one"),
+        ("pipe.png", "a pipe or a device"),
+        ("c.webp", "sub"),
+    ):
+        assert status[name][0] == "failed"
+        assert re.search(reason, status[name][1]), status[name]
+    assert told["left_out"] == [str(folder / f"{number}.gif") for number in range(5)]
+    lines = capsys.readouterr().err.splitlines()
+    assert "kinds that are not read" in lines[0]
+    assert lines[0].endswith("2.gif and 2 more")
+    assert "2 done, 4 failed" in lines
+    # Named one by one, as a shell does with *, it is the same.
+    records = upscale.upscale(settings(*sorted(folder.glob("*.png")), out=tmp_path / "2"), Console(quiet=True))
+    assert [record.status for record in records] == ["done", "failed", "failed"]
+
+
+def test_resume_redoes_what_is_not_whole(folder: Path, tmp_path: Path, run: Any) -> None:
+    run(folder)
+    whole = files(tmp_path / "out")
+    (tmp_path / "out" / "a.png").write_bytes(whole["a.png"][:-400])
+    (tmp_path / "out" / "b.jpg").write_bytes(b"")
+    (tmp_path / "out" / "sub" / "c.webp").write_bytes(whole["sub/c.webp"][:500] + bytes(len(whole["sub/c.webp"]) - 500))
+    assert [record.status for record in run(folder, resume=True)] == ["done"] * 3
+    assert files(tmp_path / "out") == whole
+    assert [record.status for record in run(folder, resume=True)] == ["skipped"] * 3
+
+
+def test_resume_with_other_models_or_settings_is_refused(
+    folder: Path, tmp_path: Path, run: Any, tiny_renderer: Path
+) -> None:
+    run(folder)
+    same = load_renderer(str(tiny_renderer))
+    with torch.no_grad():
+        next(same.network.parameters()).mul_(1.1)
+    other = save_checkpoint(
+        tmp_path / "other" / tiny_renderer.name, same.network, same.basis, 4, {}
+    )  # of the same name
+    before = files(tmp_path)
+    for options, words in (
+        ({"model": str(other)}, r"made by 'blindsr: tiny_renderer\.safetensors \("),
+        ({"spatially_varying": True}, "this run is .*spatially_varying True"),
+        ({"kernel_width": 1.5, "predictor": None}, r"this run is .*kernel_width 1\.5"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            run(folder, resume=True, **options)
+    assert files(tmp_path) == before
+    assert [record.status for record in run(folder, resume=True, max_memory=1.5, quality=80)] == ["skipped"] * 3
+    Image.new("RGB", (144, 96)).save(tmp_path / "out" / "a.png")  # which says nothing of how it was made
+    assert [record.status for record in run(folder, resume=True)] == ["skipped"] * 3
+
+
+TERMINATED = KILLED.replace("SIGKILL", "SIGTERM").replace("os.truncate(path, 100)", "pass")
+
+
+def test_sigterm_leaves_a_report_and_no_temporary_file(folder: Path, tmp_path: Path, settings: Any) -> None:
+    s = settings(folder)
+    arguments = ["upscale", *s.inputs, "-o", str(s.out), "--model", s.model, "--predictor", s.predictor]
+    arguments += ["--json", str(tmp_path / "r.json")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(sr_env.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", TERMINATED, *arguments], env=environment, capture_output=True, timeout=120
+    )
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr.decode()
+    assert set(files(s.out)) == {"a.png"}
+    assert len(json.loads((tmp_path / "r.json").read_text())["files"]) == 1
