@@ -94,8 +94,10 @@ def build_page(studio: Studio, examples: Sequence[tuple[Path, Path]], folder: Pa
     """
     gr = _gradio()
 
-    def on_page(function: Callable[..., Any]) -> Callable[..., Any]:
-        """Turn mistakes of the user's into one message, and leave the page as it is.
+    def on_page(
+        function: Callable[..., Any], failed: Callable[[str], Any] = lambda message: gr.skip()
+    ) -> Callable[..., Any]:
+        """Turn mistakes of the user's into one message, and leave the page as it is, or as ``failed`` makes it.
 
         (Gradio's own way, an Error, would also put a mark on everything that was to change.) The message may hold a
         file's name, which is not HTML.
@@ -106,10 +108,16 @@ def build_page(studio: Studio, examples: Sequence[tuple[Path, Path]], folder: Pa
             try:
                 return function(*arguments)
             except (UsageError, OSError, MemoryError) as error:
-                gr.Warning(html.escape(str(error) or type(error).__name__), duration=20)
-                return gr.skip()
+                message = html.escape(str(error) or type(error).__name__)
+                gr.Warning(message, duration=20)
+                return failed(message)
 
         return checked
+
+    def closed(message: str) -> tuple[Any, ...]:
+        """Values of ``everything`` where a photograph could not be opened: nothing of an earlier one stays."""
+        empty = (None, None, None, gr.Image(None, visible=False), message, gr.File(None, visible=False))
+        return *empty, *(gr.skip() for _ in range(2 + SHIFTED))
 
     def drawn(view: View) -> tuple[tuple[Any, ...], Shown]:
         """Values of ``outputs`` for a view, and what they show."""
@@ -140,7 +148,7 @@ def build_page(studio: Studio, examples: Sequence[tuple[Path, Path]], folder: Pa
             raise UsageError("only uploaded files are opened: drop a photograph on the page")
         return Path(path)
 
-    @on_page
+    @functools.partial(on_page, failed=closed)
     def on_open(source: Any, truth: Any, model: str, texture: float) -> tuple[Any, ...]:
         photograph = inside(source)
         if photograph is None:

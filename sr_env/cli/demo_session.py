@@ -203,9 +203,10 @@ class Studio:
         try:
             height, width = read_shape(path)  # from the header: a bomb is not decoded
             if height * width > limit:
+                needed = -(-height * width * self.max_pixels // limit)
                 raise UsageError(
-                    f"{path.name!r} has {width}x{height} pixels, over the limit of {limit / 1e6:g} megapixels: "
-                    "crop it, or use blindsr upscale"
+                    f"{path.name!r} has {width}x{height} pixels, over the limit of {limit / 1e6:g} megapixels: crop "
+                    f"it, start blindsr demo with --max-pixels {needed}, or enlarge the file with blindsr upscale"
                 )
             return read_image(path)
         except (UsageError, OSError) as error:

@@ -31,6 +31,7 @@ MAX_PIXELS = 80_000_000
 ACCEPTED = "jpg, jpeg, png, webp, tif, tiff and bmp"
 """The accepted kinds, for messages."""
 
+_LIMIT = f"the limit of {MAX_PIXELS // 10**6} megapixels: reduce it or cut it into parts"
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 _DEEP_COLOUR = ("RGB;16", "RGBA;16", "LA;16")
 
@@ -114,7 +115,7 @@ def read_shape(path: str | os.PathLike[str]) -> Shape:
 def reason(error: Exception) -> str:
     """Why a picture could not be decoded, without its name."""
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return f"over the limit of {MAX_PIXELS // 10**6} megapixels"
+        return f"over {_LIMIT}"
     if isinstance(error, Image.UnidentifiedImageError):
         return f"not a picture in an accepted format ({ACCEPTED})"
     if isinstance(error, OSError) and error.strerror:
@@ -145,7 +146,7 @@ def oriented_shape(image: Image.Image) -> Shape:
         tags = image.tag_v2  # type: ignore[attr-defined]
         width, height = tags[ExifTags.Base.ImageWidth], tags[ExifTags.Base.ImageLength]
     if width * height > MAX_PIXELS:
-        raise ValueError(f"{width}x{height} is over the limit of {MAX_PIXELS // 10**6} megapixels")
+        raise ValueError(f"{width}x{height} is over {_LIMIT}")
     return (width, height) if _orientation(image) >= 5 else (height, width)
 
 

@@ -297,13 +297,13 @@ def test_examples_run_when_clicked(page: Page) -> None:
     assert page.messages == []
 
 
-def test_mistakes_are_one_message(page: Page, tmp_path: Path) -> None:
-    before = page.text
+def test_mistakes_are_one_message_in_the_place_of_pictures(page: Page, tmp_path: Path) -> None:
+    until(lambda: page.pictures and page.find("#kernel img"))
     path = tmp_path / "a.png"
     for size, message in (
         (None, "cannot read the image 'a.png': not a picture in an accepted format"),
         ((1, 1), "'a.png' has 1x1 pixels: give 8 or more on each side"),
-        ((400, 300), "'a.png' has 400x300 pixels, over the limit of 0.1 megapixels"),
+        ((400, 300), "'a.png' has 400x300 pixels, over the limit of 0.1 megapixels: crop it"),
     ):
         if size is None:
             path.write_text("<b>not</b> a picture")
@@ -314,6 +314,9 @@ def test_mistakes_are_one_message(page: Page, tmp_path: Path) -> None:
         until(lambda: "".join(page.messages))
         assert len(page.messages) == 1
         assert message in page.messages[0]
-        assert page.text == before
+        until(lambda: not page.pictures)  # nothing of an earlier photograph stays
+        assert message in page.text
+        assert not page.find("#kernel img")
+        assert not page.find("#bars img")
         page.press("[data-testid=toast-close]")
         until(lambda: not page.messages)

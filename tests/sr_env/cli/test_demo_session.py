@@ -129,7 +129,8 @@ def test_tiny_pictures_leave_out_what_needs_more_pixels(studio: Studio, tmp_path
     [
         (None, None, r"^cannot read the image 'a\.png': not a picture"),
         ((1, 1), None, r"^'a\.png' has 1x1 pixels: give 8 or more"),
-        ((400, 300), None, r"^'a\.png' has 400x300 pixels, over the limit of 0\.1 megapixels"),
+        ((400, 300), None, r"^'a\.png' has 400x300 pixels, over the limit of 0\.1 megapixels: .*--max-pixels 120000,"),
+        ((20, 30), (2000, 1000), r"^'b\.png' has .*over the limit of 1\.6 megapixels: .*--max-pixels 125000,"),
         ((20, 30), (80, 119), r"^the ground truth has 80x119 pixels, the result 80x120"),
     ],
 )
