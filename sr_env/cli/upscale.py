@@ -230,7 +230,8 @@ class Worker:
         count = pixels.shape[0] * pixels.shape[1]
         channels = pixels[0, 0].size
         encoding = encoding_memory(suffix, count * self.upscaler.scale**2, channels, pixels.itemsize)
-        fixed = _PROCESS + pixels.nbytes + result
+        hidden = pixels.nbytes + 8 * count if channels in (2, 4) else 0  # a copy, and where the nearest colour is
+        fixed = _PROCESS + pixels.nbytes + result + hidden
         if fixed + encoding > self.max_memory:
             raise UsageError(
                 f"enlarging {pixels.shape[1]}x{pixels.shape[0]} by {self.upscaler.scale} takes "

@@ -130,10 +130,11 @@ def _find(given: str, plan: Plan) -> list[tuple[Path, Path]]:
         plain = [part for part in path.parts if not glob.has_magic(part)]
         count = next(i for i, part in enumerate(path.parts) if glob.has_magic(part))
         root = Path(*plain[:count]) if count else Path()
-        matches = sorted(m for m in glob.glob(given, recursive=True) if m.lower().endswith(EXTENSIONS))
-        matches = [match for match in matches if not Path(match).is_dir()]
+        files = sorted(match for match in glob.glob(given, recursive=True) if not Path(match).is_dir())
+        matches = [match for match in files if match.lower().endswith(EXTENSIONS)]
         if not matches:
             raise MissingFileError(f"no picture matches {given!r}; looked for are {', '.join(EXTENSIONS)}")
+        plan.left_out += [match for match in files if match.lower().endswith(OTHER_ENDINGS)]
         return [(Path(match), Path(match).relative_to(root)) for match in matches]
     raise MissingFileError(f"no file or folder {given!r}: give pictures, folders or patterns")
 

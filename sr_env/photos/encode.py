@@ -99,6 +99,7 @@ def write_tiff(path: Path, pages: Iterable[tuple[NDArray[Any], ImageFileDirector
             file.seek(link)
             file.write(struct.pack("<I", start))
             link = start + 2 + 12 * len(directory)
+            del pixels  # or it would be held while the next page is made
 
 
 def _tag(directory: ImageFileDirectory_v2, pixels: NDArray[Any]) -> None:

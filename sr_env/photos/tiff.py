@@ -107,7 +107,7 @@ def extracted(image: Image.Image, path: Path, layout: Layout, plane: int | None 
     directory = ImageFileDirectory_v2(tags.prefix + (b"*\0" if tags.prefix == b"II" else b"\0*") + bytes(4))
     for tag in (256, 257, *_COPIED):
         if tag in tags:
-            directory.tagtype[tag] = tags.tagtype[tag]
+            directory.tagtype[tag] = {16: 4}.get(tags.tagtype[tag], tags.tagtype[tag])  # numbers of BigTIFF's 8 bytes
             directory[tag] = tags[tag]
     samples = 1 if plane is not None else layout.samples
     directory[258] = (layout.bits,) * samples
