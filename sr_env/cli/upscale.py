@@ -28,6 +28,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from sr_env.cli.upscale_jobs import Job, Plan, check_outputs, plan_jobs, prepare_folders
 from sr_env.metrics import Metric, create_metric
+from sr_env.models import available_checkpoints, read_card
 from sr_env.photos import (
     FORMATS,
     Picture,
@@ -41,7 +42,7 @@ from sr_env.photos import (
     write_pages,
     write_picture,
 )
-from sr_env.upscale import Upscaled, Upscaler
+from sr_env.upscale import Upscaled, Upscaler, default_model
 from sr_env.utils.checks import MissingFileError, UsageError
 from sr_env.utils.devices import Precision
 from sr_env.utils.files import atomic_write, check_writable
@@ -78,17 +79,18 @@ class Settings:
 
     Attributes:
         inputs: Pictures, folders (searched with their subfolders) and patterns such as 'scans/**/*.tif'.
-        out: Folder for the results, which keep their names and subfolders; or, for a single picture, a file name.
+        out: Folder for the results, which keep their names and subfolders; or, for a single picture, a file name. None
+            puts photo_x4.jpg beside photo.jpg.
         scale: Magnification; None takes the model's, or 4.
         model: Renderer: a name such as amnet_x4 or a file, .safetensors or .onnx; None takes amgan_x4 at x4, else
-            amnet_l_xN.
+            amnet_l_xN; list lists the released ones.
         texture: In the place of a model, x4 alone: 0 is faithful (AMNet), 1 textured (AMGAN), and what lies between
             takes the time of both.
         predictor: Kernel predictor: a name or a file; None takes the released one of the scale.
         kernel_width: Blur given instead of predicted: width of a Gaussian in HR pixels.
         kernel_file: Blur given instead of predicted: .npy file with a kernel [21, 21] at HR resolution.
         spatially_varying: Predict the blur of each region of 128x128 pixels instead of one for the picture.
-        format: Format of the results; keep takes the input's (PNG for BMP).
+        format: Format of the results; keep takes the input's (PNG for BMP, GIF and AVIF).
         quality: Of JPEG and WebP, 1 to 100; WebP at 100 is lossless.
         max_memory: GB that may be taken at most; tiles are sized by it. On a GPU: for its tiles.
         device: Where to compute: auto, cpu, cuda, cuda:N or mps.
@@ -99,7 +101,7 @@ class Settings:
     """
 
     inputs: tyro.conf.Positional[tuple[str, ...]]
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     scale: Literal[2, 3, 4] | None = None
     model: str | None = None
     texture: float | None = None
@@ -304,8 +306,8 @@ def upscale(settings: Settings, console: Console) -> list[Record]:
         raise UsageError(f"--quality {settings.quality}: give 1 to 100")
     if not settings.max_memory > 0:
         raise UsageError(f"--max-memory {settings.max_memory}: give a positive number of GB")
-    plan = plan_jobs(settings.inputs, settings.out, settings.format)
     upscaler = create_upscaler(settings)
+    plan = plan_jobs(settings.inputs, settings.out, settings.format, upscaler.scale)
     maker = describe(settings, upscaler)
     finished = check_outputs(plan.jobs, upscaler.scale, maker, resume=settings.resume, force=settings.force)
     prepare_folders(plan, settings.out)
@@ -345,6 +347,17 @@ def _work(worker: Worker, plan: Plan, finished: set[Path], console: Console) -> 
             bars.advance(whole)
     for source, target, reason in plan.failures:
         yield Record(source, target, "failed", reason)
+
+
+def list_models() -> list[str]:
+    """A line for each released renderer: its name, magnification and size, and whether it is the default."""
+    lines = []
+    for name in available_checkpoints("renderer"):
+        card = read_card(name)
+        scale = card["scale"]
+        taken = f"  (taken at x{scale} where none is named)" if name == default_model(scale) else ""
+        lines.append(f"{name:<16}x{scale}  {card['parameters'] / 1e6:.1f} M parameters{taken}")
+    return lines
 
 
 def describe(settings: Settings, upscaler: Upscaler) -> str:
@@ -409,6 +422,9 @@ def _write_report(path: Path, upscaler: Upscaler, records: Sequence[Record], lef
 
 def main(settings: Settings) -> None:
     """Enlarge, say what became of every picture, and exit with status 1 where one failed."""
+    if settings.model == "list":
+        print("\n".join(list_models()))
+        return
     console = Console(stderr=True)
     records = upscale(settings, console)
     count = {status: sum(record.status == status for record in records) for status in ("done", "skipped", "failed")}

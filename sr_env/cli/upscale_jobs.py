@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sr_env.photos import (
-    EXTENSIONS,
     FORMATS,
     OTHER_ENDINGS,
+    PICTURE_ENDINGS,
     is_whole,
     list_files,
     list_pages,
@@ -45,16 +45,19 @@ class Plan:
     left_out: list[str] = field(default_factory=list)
 
 
-def plan_jobs(inputs: Sequence[str], out: Path, format: str = "keep") -> Plan:
+def plan_jobs(inputs: Sequence[str], out: Path | None, format: str = "keep", scale: int = 4) -> Plan:
     """Turn inputs into pictures and the files to write.
 
-    A picture named twice is done once. Pictures under ``out`` are no inputs, so that a result inside a searched folder
-    is not enlarged again. Of two pictures that would write one file the first is done, and the other a failure.
+    A picture named twice is done once. Pictures under ``out`` are no inputs, nor are results beside their originals, so
+    that a result inside a searched folder is not enlarged again. Of two pictures that would write one file the first is
+    done, and the other a failure.
 
     Args:
         inputs: Files, folders and patterns.
-        out: Folder, or the file to write where there is one picture and ``out`` ends like a picture.
+        out: Folder, or the file to write where there is one picture and ``out`` ends like a picture. None puts every
+            result beside its original: ``photo_x4.jpg``.
         format: ``"keep"`` or a file name ending without its dot.
+        scale: Magnification, for those names.
 
     Raises:
         MissingFileError: An input is not there or a pattern or folder has no picture.
@@ -64,19 +67,22 @@ def plan_jobs(inputs: Sequence[str], out: Path, format: str = "keep") -> Plan:
         raise UsageError("no pictures given: name files, folders or patterns such as 'scans/*.jpg'")
     plan = Plan()
     found: dict[tuple[Path, Path], None] = {}
-    outside = out.resolve()
+    outside = None if out is None else out.resolve()
     for given in inputs:
         for source, name in _find(given, plan):
             root = Path(*source.parts[: len(source.parts) - len(name.parts)]).resolve()
-            if root in outside.parents and outside in source.resolve().parents:
+            if outside is not None and root in outside.parents and outside in source.resolve().parents:
                 continue
             found[source, name] = None
     if not found and not plan.failures:
         raise MissingFileError(f"all pictures of {', '.join(inputs)} lie in --out {str(out)!r}: give another folder")
-    single = _is_file_name(out, format, {source.resolve() for source, _ in found})
+    single = out is not None and _is_file_name(out, format, {source.resolve() for source, _ in found})
+    places = [(source, _target(source, name, out, single, format, scale)) for source, name in found]
+    beside = {os.path.abspath(target) for _, target in places} if out is None else set()
     targets: dict[str, Job] = {}
-    for source, name in found:
-        target = out if single else out / _renamed(name, format)
+    for source, target in places:
+        if os.path.abspath(source) in beside:
+            continue
         other = targets.setdefault(os.path.normcase(os.path.abspath(target)), Job(source, target))
         if _same(target, source):
             plan.failures.append((str(source), str(target), "it would overwrite itself: give another --out"))
@@ -91,11 +97,18 @@ def plan_jobs(inputs: Sequence[str], out: Path, format: str = "keep") -> Plan:
     return plan
 
 
+def _target(source: Path, name: Path, out: Path | None, single: bool, format: str, scale: int) -> Path:
+    if out is None:
+        renamed = _renamed(source, format)
+        return renamed.with_name(f"{renamed.stem}_x{scale}{renamed.suffix}")
+    return out if single else out / _renamed(name, format)
+
+
 def _is_file_name(out: Path, format: str, sources: set[Path]) -> bool:
     """Whether ``out`` is the file to write, and not a folder; raises where it is neither."""
     suffix = out.suffix.lower()
     single = suffix in FORMATS and not out.is_dir()
-    if suffix in (*EXTENSIONS, *OTHER_ENDINGS) and suffix not in FORMATS and not out.is_dir():
+    if suffix in (*PICTURE_ENDINGS, *OTHER_ENDINGS) and suffix not in FORMATS and not out.is_dir():
         raise UsageError(f"--out {str(out)!r}: {suffix} cannot be written: end it in {', '.join(FORMATS)}")
     if single and len(sources) > 1:
         raise UsageError(f"--out {str(out)!r} is one file and there are {len(sources)} pictures: give a folder")
@@ -118,10 +131,10 @@ def _find(given: str, plan: Plan) -> list[tuple[Path, Path]]:
     """Pictures of an input, and the name of each below the output folder; links to nothing are named when read."""
     path = Path(given)
     if path.is_dir():
-        names, unreadable = list_files(path)
+        names, unreadable = list_files(path, PICTURE_ENDINGS)
         plan.failures += [(line, "", "the folder cannot be listed: make it readable") for line in unreadable]
         if not names and not unreadable:
-            raise MissingFileError(f"no picture in {given!r} or below; looked for are {', '.join(EXTENSIONS)}")
+            raise MissingFileError(f"no picture in {given!r} or below; looked for are {', '.join(PICTURE_ENDINGS)}")
         plan.left_out += [str(path / name) for name in list_files(path, OTHER_ENDINGS)[0]]
         return [(path / name, Path(name)) for name in names]
     if os.path.lexists(path):
@@ -131,9 +144,9 @@ def _find(given: str, plan: Plan) -> list[tuple[Path, Path]]:
         count = next(i for i, part in enumerate(path.parts) if glob.has_magic(part))
         root = Path(*plain[:count]) if count else Path()
         files = sorted(match for match in glob.glob(given, recursive=True) if not Path(match).is_dir())
-        matches = [match for match in files if match.lower().endswith(EXTENSIONS)]
+        matches = [match for match in files if match.lower().endswith(PICTURE_ENDINGS)]
         if not matches:
-            raise MissingFileError(f"no picture matches {given!r}; looked for are {', '.join(EXTENSIONS)}")
+            raise MissingFileError(f"no picture matches {given!r}; looked for are {', '.join(PICTURE_ENDINGS)}")
         plan.left_out += [match for match in files if match.lower().endswith(OTHER_ENDINGS)]
         return [(Path(match), Path(match).relative_to(root)) for match in matches]
     raise MissingFileError(f"no file or folder {given!r}: give pictures, folders or patterns")
@@ -145,7 +158,7 @@ def _renamed(name: Path, format: str) -> Path:
     return name if name.suffix.lower() in FORMATS else name.with_suffix(".png")
 
 
-def prepare_folders(plan: Plan, out: Path) -> None:
+def prepare_folders(plan: Plan, out: Path | None) -> None:
     """Make the folders for the results; where one cannot be written, its pictures become failures.
 
     Raises:

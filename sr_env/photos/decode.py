@@ -20,7 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, features
 
 from sr_env.photos.tiff import decode_unusual, pages, to_8_bit
 from sr_env.utils.checks import MissingFileError, UsageError
@@ -29,10 +29,11 @@ MAX_PIXELS = 80_000_000
 """A larger picture is refused: its header may be a decompression bomb, and decoded it would take over 240 MB."""
 
 ACCEPTED = "jpg, jpeg, png, webp, tif, tiff and bmp"
-"""The accepted kinds, for messages."""
+"""The kinds that folders of HR photos are searched for, for messages. (GIF and AVIF are read where they are named.)"""
 
 _LIMIT = f"the limit of {MAX_PIXELS // 10**6} megapixels: reduce it or cut it into parts"
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
+_NAMED_FORMATS = ("GIF", *(("AVIF",) if "avif" in features.get_supported() else ()))
 _DEEP_COLOUR = ("RGB;16", "RGBA;16", "LA;16")
 
 Pixels = NDArray[np.uint8]
@@ -40,7 +41,7 @@ Shape = tuple[int, int]
 
 
 def read_image(path: str | os.PathLike[str]) -> Pixels:
-    """Decode one picture (jpg, png, webp, tiff or bmp, whatever its name says).
+    """Decode one picture (jpg, png, webp, tiff, bmp, gif, or avif where Pillow has it; whatever its name says).
 
     Args:
         path: The file.
@@ -74,7 +75,7 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     path = Path(path)
     check_regular(path)
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(path, formats=(*_FORMATS, *_NAMED_FORMATS)) as image:
             oriented_shape(image)  # refuses a bomb before anything is decoded
             yield image
     except Exception as error:  # decoders raise a dozen unrelated types on damaged bytes
@@ -117,7 +118,7 @@ def reason(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"over {_LIMIT}"
     if isinstance(error, Image.UnidentifiedImageError):
-        return f"not a picture in an accepted format ({ACCEPTED})"
+        return f"not a picture in an accepted format ({ACCEPTED}; {' and '.join(_NAMED_FORMATS).lower()})"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

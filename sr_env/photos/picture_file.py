@@ -96,7 +96,7 @@ def read_picture(path: str | os.PathLike[str], page: int | None = None) -> Pictu
     """Read a picture in its own depth and channels (of several frames the first, with a note).
 
     Args:
-        path: A JPEG, PNG, WebP, TIFF or BMP file, whatever its name says.
+        path: A JPEG, PNG, WebP, TIFF, BMP or GIF file, or AVIF where Pillow has it; whatever its name says.
         page: Of a TIFF: which page, of :func:`list_pages`; None takes the first, with a note where there are more.
 
     Raises:
@@ -108,7 +108,7 @@ def read_picture(path: str | os.PathLike[str], page: int | None = None) -> Pictu
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own, of damaged tags, name no file
         with open_image(path) as image:
-            notes = _of_several(image, page)
+            notes = _of_several(image, path, page)
             mode, profile = image.mode, image.info.get("icc_profile")
             pixels = decode_samples(image, path)
             if mode == "CMYK":
@@ -117,11 +117,22 @@ def read_picture(path: str | os.PathLike[str], page: int | None = None) -> Pictu
     return Picture(pixels, notes=(*notes, *damaged), **vars(metadata))
 
 
-def _of_several(image: Image.Image, page: int | None) -> list[str]:
+def _deep_avif(image: Image.Image, path: Path) -> bool:
+    """Whether an AVIF has 10 or 12 bits, of which Pillow gives 8: a flag in the box of the codec's settings."""
+    if image.format != "AVIF":
+        return False
+    with path.open("rb") as file:
+        head = file.read(2**16)
+    box = head.find(b"av1C")
+    return box >= 0 and bool(head[box + 6] & 0x40)
+
+
+def _of_several(image: Image.Image, path: Path, page: int | None) -> list[str]:
     """Go to a page or to the first frame, and note what is left out."""
     if image.format != "TIFF":
         count = int(getattr(image, "n_frames", 1))
-        return [f"of its {count} frames the first was taken"] if count > 1 else []
+        notes = [f"of its {count} frames the first was taken"] if count > 1 else []
+        return notes + (["its samples of more than 8 bits were read as 8"] if _deep_avif(image, path) else [])
     if page is not None:
         turn_to(image, page)
         oriented_shape(image)  # refuses a bomb on a later page, too

@@ -28,11 +28,14 @@ from sr_env.utils.checks import MissingFileError, UsageError, check_choice
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 """File name endings a folder is searched for, in any case."""
 
+PICTURE_ENDINGS = (*EXTENSIONS, ".gif", ".avif")
+"""Endings of all pictures that are read."""
+
 OTHER_ENDINGS = (
-    *(".gif", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".jxl", ".jfif", ".jpe", ".apng", ".ico", ".psd", ".svg"),
+    *(".heic", ".heif", ".jp2", ".j2k", ".jxl", ".jfif", ".jpe", ".apng", ".ico", ".psd", ".svg"),
     *(".tga", ".pnm", ".ppm", ".pgm", ".pbm", ".exr", ".hdr", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".rw2"),
 )
-"""Endings of pictures that are not searched for."""
+"""Endings of pictures that are not read."""
 
 DEFAULT_MEMORY_BUDGET = 2 * 1024**3
 """Bytes of decoded pictures that one source keeps, unless told otherwise."""

@@ -20,9 +20,10 @@ import sr_env
 from sr_env.cli import main as cli
 from sr_env.cli import upscale
 from sr_env.cli.upscale_jobs import plan_jobs
-from sr_env.models import load_renderer
+from sr_env.models import available_checkpoints, load_renderer
 from sr_env.models.checkpoint import save_checkpoint
 from sr_env.photos import Picture, write_picture
+from sr_env.upscale import default_model
 
 
 def files(path: Path) -> dict[str, bytes]:
@@ -177,14 +178,14 @@ def test_killed_then_resumed_is_as_never_killed(folder: Path, tmp_path: Path, se
 
 
 def test_one_that_cannot_be_done_stops_no_other(folder: Path, tmp_path: Path, settings: Any, capsys: Any) -> None:
-    """A link to nothing, two pictures for one result, a pipe, a folder in the way; GIFs beside them are mentioned."""
+    """A link to nothing, two pictures for one result, a pipe, a folder in the way; HEICs beside them are mentioned."""
     (folder / "aa.png").symlink_to(tmp_path / "gone.png")
     Image.new("RGB", (9, 9)).save(folder / "a.jpg")
     os.mkfifo(folder / "pipe.png")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "sub").touch()  # where the subfolder's result would go
     for number in range(5):
-        (folder / f"{number}.gif").touch()
+        (folder / f"{number}.heic").touch()
     before = files(tmp_path)
     report = tmp_path / "report.json"
     with pytest.raises(SystemExit) as ended:
@@ -203,14 +204,37 @@ def test_one_that_cannot_be_done_stops_no_other(folder: Path, tmp_path: Path, se
     ):
         assert status[name][0] == "failed"
         assert re.search(reason, status[name][1]), status[name]
-    assert told["left_out"] == [str(folder / f"{number}.gif") for number in range(5)]
+    assert told["left_out"] == [str(folder / f"{number}.heic") for number in range(5)]
     lines = capsys.readouterr().err.splitlines()
     assert "kinds that are not read" in lines[0]
-    assert lines[0].endswith("2.gif and 2 more")
+    assert lines[0].endswith("2.heic and 2 more")
     assert "2 done, 4 failed" in lines
     # Named one by one, as a shell does with *, it is the same.
     records = upscale.upscale(settings(*sorted(folder.glob("*.png")), out=tmp_path / "2"), Console(quiet=True))
     assert [record.status for record in records] == ["done", "failed", "failed"]
+
+
+def test_results_beside_their_originals(folder: Path, run: Any) -> None:
+    names = {"a_x4.png", "b_x4.jpg", "sub/c_x4.webp"}
+    before = files(folder)
+    assert [record.status for record in run(folder, out=None)] == ["done"] * 3
+    after = files(folder)
+    assert set(after) == {*before, *names}
+    assert {name: after[name] for name in before} == before
+    with pytest.raises(ValueError, match="3 of 3 results are there already"):  # which are no inputs themselves
+        run(folder, out=None)
+    assert [record.status for record in run(folder / "**/*", out=None, resume=True)] == ["skipped"] * 3
+    (alone,) = run(folder / "a_x4.png", out=None, format="jpg")  # unless they are asked for
+    assert alone.output == str(folder / "a_x4_x4.jpg")
+
+
+def test_released_models_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["blindsr", "upscale", "--model", "list"])
+    cli.run()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(available_checkpoints("renderer"))
+    taken = {line.split()[1]: line.split()[0] for line in lines if "none is named" in line}
+    assert taken == {f"x{scale}": default_model(scale) for scale in (2, 3, 4)}
 
 
 def test_resume_redoes_what_is_not_whole(folder: Path, tmp_path: Path, run: Any) -> None:

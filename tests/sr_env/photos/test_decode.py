@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from sr_env.photos import (
     PhotoFolder,
@@ -17,6 +17,7 @@ from sr_env.photos import (
     read_image,
     read_picture,
 )
+from sr_env.photos.picture_file import _deep_avif
 
 
 def smooth(height: int, width: int) -> np.ndarray:
@@ -217,6 +218,33 @@ def test_cmyk_without_a_sound_profile_is_said(tmp_path: Path) -> None:
     image.save(tmp_path / "b.jpg", icc_profile=cmyk_profile(np.zeros((16, 3)))[:300])
     assert "its colour profile is damaged" in read_picture(tmp_path / "b.jpg").notes[0]
     np.testing.assert_array_equal(read_picture(tmp_path / "a.tif").pixels, smooth(16, 16))
+
+
+def test_gif(tmp_path: Path, rgb: np.ndarray) -> None:
+    frames = [Image.fromarray(picture).quantize(32) for picture in (rgb, 255 - rgb)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], comment=b"a comment")
+    picture = read_picture(tmp_path / "a.gif")
+    np.testing.assert_array_equal(picture.pixels, np.asarray(frames[0].convert("RGB")))
+    assert picture.notes == ("of its 2 frames the first was taken",)
+    assert picture.text == (("Comment", "a comment"),)
+    with pytest.raises(ValueError, match="no usable photo"):  # 256 colours are nothing to train on
+        PhotoFolder(tmp_path)
+
+
+@pytest.mark.skipif("avif" not in features.get_supported(), reason="this Pillow has no AVIF")
+def test_avif(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(smooth(24, 40)).save(tmp_path / "a.avif", quality=100, subsampling="4:4:4", exif=exif)
+    picture = read_picture(tmp_path / "a.avif")
+    assert np.abs(picture.pixels.astype(int) - np.rot90(smooth(24, 40), -1)).max() <= 3
+    assert picture.notes == ()
+    data = bytearray((tmp_path / "a.avif").read_bytes())
+    data[data.index(b"av1C") + 6] |= 0x40  # says that it has 10 bits, of which Pillow writes none
+    (tmp_path / "b.avif").write_bytes(data)
+    with Image.open(tmp_path / "a.avif") as image:
+        assert not _deep_avif(image, tmp_path / "a.avif")
+        assert _deep_avif(image, tmp_path / "b.avif")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are POSIX")
