@@ -1,4 +1,4 @@
-"""What a picture's channels mean to the renderer: colour that nobody sees, and colour that is none."""
+"""Pictures as arrays, and what their channels mean: colour that nobody sees, and colour that is none."""
 
 from __future__ import annotations
 
@@ -7,7 +7,36 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
+
+from sr_env.utils.checks import UsageError
+
+
+def check_pixels(pixels: NDArray[Any]) -> None:
+    """Raise :class:`UsageError` unless an array is a picture: uint8, uint16 or float in [0, 1], ``[H, W(, C)]``."""
+    if pixels.ndim not in (2, 3) or 0 in pixels.shape or (pixels.ndim == 3 and pixels.shape[2] not in (1, 2, 3, 4)):
+        raise UsageError(f"the image has shape {list(pixels.shape)}: give [H, W] or [H, W, C] with 1 to 4 channels")
+    if pixels.dtype not in (np.uint8, np.uint16) and pixels.dtype.kind != "f":
+        raise UsageError(f"the image is {pixels.dtype}: give uint8, uint16, or float in [0, 1]")
+    if pixels.dtype.kind == "f" and not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
+        raise UsageError(f"the image's floats span {pixels.min()} to {pixels.max()}: scale them to [0, 1]")
+
+
+def pil_pixels(image: Image.Image) -> NDArray[Any]:
+    """A PIL image as an array; a palette and CMYK become RGB, bilevel becomes gray.
+
+    Raises:
+        UsageError: Its samples have no known range.
+    """
+    if image.mode in ("I", "F"):
+        raise UsageError(f"a PIL image of mode {image.mode} has no known range: give an array of floats in [0, 1]")
+    if image.mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16)
+    gray = image.mode in ("1", "L", "LA", "La")
+    if image.has_transparency_data:
+        return np.asarray(image.convert("LA" if gray else "RGBA"))
+    return np.asarray(image.convert("L" if gray else "RGB"))
 
 
 def rgb(images: Tensor) -> Tensor:

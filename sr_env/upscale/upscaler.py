@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from sr_env.degradation import KERNEL_SIZE, KernelBasis, bicubic_resize, isotropic_kernels
 from sr_env.models import BlendedRenderer, Checkpoint, KernelPredictor, load_predictor, load_renderer
 from sr_env.models.onnx import is_onnx, load_onnx_renderer
-from sr_env.upscale.channels import fill_hidden, is_gray, rgb
+from sr_env.upscale.channels import check_pixels, fill_hidden, is_gray, pil_pixels, rgb
 from sr_env.upscale.defaults import default_model, load_textures
 from sr_env.upscale.tiling import Axis, Strip, batches, padded, plan_tiles, to_float
 from sr_env.utils.checks import MIN_LR_SIZE, SCALES, UsageError, check_choice
@@ -236,7 +236,7 @@ class Upscaler:
         if isinstance(image, Tensor):
             return self._upscale_tensor(image)
         if isinstance(image, Image.Image):
-            return self._upscale_pil(image)
+            return Image.fromarray(self.upscale(pil_pixels(image)).pixels)
         if isinstance(image, np.ndarray):
             return self.upscale(image).pixels
         raise UsageError(f"cannot enlarge a {type(image).__name__}: give a numpy array, a PIL image or a torch tensor")
@@ -290,12 +290,7 @@ class Upscaler:
 
     def _stack(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """A checked array as [1, H, W, C]."""
-        if pixels.ndim not in (2, 3) or 0 in pixels.shape or (pixels.ndim == 3 and pixels.shape[2] not in (1, 2, 3, 4)):
-            raise UsageError(f"the image has shape {list(pixels.shape)}: give [H, W] or [H, W, C] with 1 to 4 channels")
-        if pixels.dtype not in (np.uint8, np.uint16) and pixels.dtype.kind != "f":
-            raise UsageError(f"the image is {pixels.dtype}: give uint8, uint16, or float in [0, 1]")
-        if pixels.dtype.kind == "f" and not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
-            raise UsageError(f"the image's floats span {pixels.min()} to {pixels.max()}: scale them to [0, 1]")
+        check_pixels(pixels)
         return fill_hidden(pixels.reshape(1, *pixels.shape[:2], -1))
 
     def _upscale_tensor(self, image: Tensor) -> Tensor:
@@ -308,18 +303,6 @@ class Upscaler:
             raise UsageError(f"the image's values span {stack.min()} to {stack.max()}: scale them to [0, 1]")
         result = torch.from_numpy(self._upscale(stack)[0]).permute(0, 3, 1, 2)
         return result.reshape(*image.shape[:-2], *result.shape[-2:]).to(image.device, image.dtype)
-
-    def _upscale_pil(self, image: Image.Image) -> Image.Image:
-        if image.mode in ("I", "F"):
-            raise UsageError(f"a PIL image of mode {image.mode} has no known range: give an array of floats in [0, 1]")
-        if image.mode.startswith("I;16"):
-            return Image.fromarray(self.upscale(np.asarray(image).astype(np.uint16)).pixels)
-        gray = image.mode in ("1", "L", "LA", "La")
-        if image.has_transparency_data:
-            image = image.convert("LA" if gray else "RGBA")
-        else:
-            image = image.convert("L" if gray else "RGB")
-        return Image.fromarray(self.upscale(np.asarray(image)).pixels, image.mode)
 
     # ----------------------------------------------------------------------------------------------------- the work
 

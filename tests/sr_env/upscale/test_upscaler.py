@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -165,6 +166,12 @@ def test_deep_pil_image(make: Any, photo: np.ndarray) -> None:
     result = make(kernel_width=1.0)(Image.fromarray(gray))
     assert result.mode == "I;16"
     assert np.asarray(result).max() > 255
+
+
+def test_a_predictor_in_onnx_is_refused_by_that_name(make: Any, tmp_path: Path) -> None:
+    (tmp_path / "predictor.onnx").touch()
+    with pytest.raises(UsageError, match=r"predictor '.*predictor\.onnx' is an ONNX file.*give the \.safetensors file"):
+        make(predictor=tmp_path / "predictor.onnx")
 
 
 def test_tiny_pictures_are_padded(make: Any) -> None:
