@@ -79,7 +79,9 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
             oriented_shape(image)  # refuses a bomb before anything is decoded
             yield image
     except Exception as error:  # decoders raise a dozen unrelated types on damaged bytes
-        raise UsageError(f"cannot read the image '{path}': {reason(error)}") from error
+        which = f" ({ACCEPTED}; {' and '.join(_NAMED_FORMATS).lower()})"
+        unknown = isinstance(error, Image.UnidentifiedImageError)
+        raise UsageError(f"cannot read the image '{path}': {reason(error)}{which if unknown else ''}") from error
 
 
 def check_regular(path: Path) -> None:
@@ -118,7 +120,7 @@ def reason(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"over {_LIMIT}"
     if isinstance(error, Image.UnidentifiedImageError):
-        return f"not a picture in an accepted format ({ACCEPTED}; {' and '.join(_NAMED_FORMATS).lower()})"
+        return "not a picture in an accepted format"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
