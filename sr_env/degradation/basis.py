@@ -131,7 +131,7 @@ class KernelBasis(nn.Module):
         """Rebuild a basis from its ``state_dict``, bit for bit.
 
         Raises:
-            UsageError: A tensor is missing, naming it.
+            UsageError: A tensor is missing, or of another shape than the others want, naming it.
         """
         names = ("mean", "components", "scale", "centre", "half_range")
         missing = [name for name in names if name not in state]
@@ -139,4 +139,12 @@ class KernelBasis(nn.Module):
             raise UsageError(
                 f"the kernel basis lacks {', '.join(missing)}: use a checkpoint written by save_checkpoint"
             )
+        length, size = len(state["scale"].reshape(-1)), math.isqrt(state["mean"].numel()) ** 2
+        wanted = {"mean": (size,), "components": (length, size), **dict.fromkeys(names[2:], (length,))}
+        for name, shape in wanted.items():
+            if state[name].shape != shape or 0 in shape:
+                raise UsageError(
+                    f"the kernel basis has {name} of shape {list(state[name].shape)}, not {list(shape)}: use a "
+                    "checkpoint written by save_checkpoint"
+                )
         return cls(*(state[name] for name in names))

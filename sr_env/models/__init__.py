@@ -11,6 +11,7 @@ from sr_env.models.checkpoint import (
     load_renderer,
     read_card,
     save_checkpoint,
+    warn_of_other_renderer,
 )
 from sr_env.models.predictor import KernelPredictor
 
@@ -34,4 +35,5 @@ __all__ = [
     "register_renderer",
     "registered_renderers",
     "save_checkpoint",
+    "warn_of_other_renderer",
 ]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sr_env.models.base import register_renderer
-from sr_env.utils.checks import CODE_LENGTH, SCALES, UsageError, check_choice, check_lr_size
+from sr_env.utils.checks import CODE_LENGTH, SCALES, UsageError, check_choice, check_lr_size, check_sizes
 
 #: Channels and residual blocks of the named sizes.
 SIZES: Mapping[str, Mapping[str, int]] = {
@@ -79,7 +79,7 @@ class AMNet(nn.Module):
         smooth: Whether the box filter is there.
 
     Raises:
-        UsageError: An unknown scale, or a size below one.
+        UsageError: An unknown scale, or a size that is no whole number in its bounds.
     """
 
     def __init__(
@@ -92,14 +92,14 @@ class AMNet(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("scale", scale, SCALES)
-        if min(channels, blocks, code_length) < 1:
-            raise UsageError(f"channels={channels}, blocks={blocks} and code_length={code_length} must all be >= 1")
+        check_sizes(4096, channels=channels, code_length=code_length)
+        check_sizes(256, blocks=blocks)
         self.scale = scale
         self.code_length = code_length
         self.head = nn.Conv2d(3, channels, 3, padding=1)
         self.body = nn.ModuleList(ModulatedBlock(channels, code_length) for _ in range(blocks))
         self.tail = nn.Conv2d(channels, 3 * scale**2, 3, padding=1)
-        self.smooth = smooth
+        self.smooth = bool(smooth)
 
     @property
     def architecture(self) -> dict[str, Any]:

@@ -4,6 +4,9 @@ A checkpoint is one safetensors file: the network's tensors, the kernel basis th
 header a *card* (JSON): kind, architecture, scale, basis digest, and how the weights were made. The same card lies
 beside the weights as ``NAME.json`` for people to read; loading refuses a pair that disagrees.
 
+The card carries a digest of the file's tensors: what is read is what was written. A card from elsewhere is not trusted
+with memory: the network is first built without any, and must be of the file's shapes.
+
 A checkpoint may hold only the tensors in which it differs from a released one, its *base*: the actors that
 reinforcement learning makes of a predictor share its convolutions. Loading takes the rest from there.
 """
@@ -12,29 +15,27 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from sr_env.degradation import KernelBasis, family_of, load_basis
 from sr_env.models.adapters import as_renderer, is_spandrel
 from sr_env.models.base import RELEASED, registered_name, registered_renderers, renderer_factory
+from sr_env.models.checkpoint_file import Kind, as_read, check_architecture, read_checkpoint, shown
 from sr_env.models.predictor import KernelPredictor
 from sr_env.utils.checks import SCALES, MissingFileError, UsageError
 from sr_env.utils.digests import tensor_digest
 from sr_env.utils.files import atomic_write
 from sr_env.utils.plugins import import_named
 
-Kind = Literal["renderer", "predictor"]
 Network = TypeVar("Network", bound=nn.Module)
-#: What ties a network to its inputs: a card beside the weights that disagrees on one of these belongs to others.
-_BINDING = ("kind", "architecture", "scale", "basis")
 #: Architecture of a renderer's card that names none.
 _DEFAULT_NETWORK = "AMNet"
 
@@ -116,7 +117,7 @@ def save_checkpoint(
         "basis": basis.digest,
         "parameters": sum(p.numel() for p in network.parameters()),
         **({"stored_as": "float16"} if half else {}),
-        **card,
+        **{key: value for key, value in card.items() if key not in ("digest", "stored_as")},  # of what it was made of
     }
     state = {
         key: value.half() if half and value.is_floating_point() else value
@@ -126,14 +127,15 @@ def save_checkpoint(
     tensors |= {f"basis.{key}": value for key, value in basis.state_dict().items()}
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     if base is not None:
-        base_card, shared = _read(_released(base))
+        base_card, shared = read_checkpoint(_released(base))
         if base_card["kind"] != kind:
             raise UsageError(f"the base {base!r} is a {base_card['kind']}, not a {kind}: give one of its own kind")
         full["base"] = {"name": base, "digest": tensor_digest(shared)}
         tensors = {n: v for n, v in tensors.items() if n not in shared or not torch.equal(v.float(), shared[n])}
+    full["digest"] = tensor_digest({key: as_read(value) for key, value in tensors.items()})
     text = json.dumps(full, indent=2)
-    with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata={"card": text})
+    with atomic_write(path) as temporary:  # by Python, whose error of a full disk is one of the operating system's
+        temporary.write_bytes(save(tensors, metadata={"card": text}))
     with atomic_write(path.with_suffix(".json")) as temporary:
         temporary.write_text(text + "\n")
     return path
@@ -259,6 +261,33 @@ def load_predictor(
     return checkpoint
 
 
+def warn_of_other_renderer(predictor: Checkpoint[Any], renderer: Checkpoint[Any], stacklevel: int = 2) -> None:
+    """Warn where a predictor was improved by the reward of another renderer's pictures: here its codes may be worse.
+
+    Args:
+        predictor: Any; one that was pretrained on kernels is for every renderer.
+        renderer: What renders with its codes.
+        stacklevel: Of the warning, counted from the caller.
+
+    Warns:
+        UserWarning: It was, naming both renderers.
+    """
+    card, name = predictor.card, renderer.path.stem
+    meant = card.get("renderer")
+    if "reward" not in card or not isinstance(meant, str):
+        return
+    digests = card.get("renderer_digest"), renderer.card.get("digest")
+    known = (name, *renderer.card.get("blend", {}).values())  # what lies between two is at home with either's
+    if digests[0] == digests[1] if None not in digests else meant in known:
+        return
+    warnings.warn(
+        f"predictor {predictor.path.stem!r} was trained by reward for renderer {shown(meant)}, and "
+        f"{'another one of that name' if meant == name else repr(name)} renders: take that renderer, or an actor "
+        "trained for this one",
+        stacklevel=stacklevel + 1,
+    )
+
+
 def available_checkpoints(kind: Kind | None = None) -> tuple[str, ...]:
     """Short names of the released weights, sorted; of one kind, or of both."""
     names = []
@@ -275,7 +304,7 @@ def read_card(name: str | os.PathLike[str]) -> dict[str, Any]:
         MissingFileError: No such name or file; lists the released names.
         UsageError: The file is damaged or carries no card.
     """
-    return _read(_resolve(name), tensors=False)[0]
+    return read_checkpoint(_resolve(name), tensors=False)[0]
 
 
 def _resolve(name: str | os.PathLike[str], kind: Kind | None = None) -> Path:
@@ -316,53 +345,20 @@ def _completed(path: Path, card: Mapping[str, Any], tensors: dict[str, Tensor]) 
         return tensors
     name, wanted = card["base"]["name"], card["base"]["digest"]
     try:
-        shared = _read(_released(name))[1]
+        shared = read_checkpoint(_released(name))[1]
     except MissingFileError as error:
-        raise UsageError(f"checkpoint {str(path)!r} completes {name!r}, which is not released: {error}") from error
+        raise UsageError(f"checkpoint {str(path)!r} completes {shown(name)}, which is not released: {error}") from error
     if tensor_digest(shared) != wanted:
         raise UsageError(
-            f"checkpoint {str(path)!r} completes a {name!r} that has since changed (digest {wanted}): train it again"
+            f"checkpoint {str(path)!r} completes a {name!r} that has since changed (digest {shown(wanted)}): "
+            "train it again"
         )
     return {**shared, **tensors}
 
 
-def _read(path: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Card and tensors of a file, with every way in which it can be damaged told apart from a bug of ours."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            keys = file.keys() if tensors else ()
-            # Half precision is how weights are kept, not how networks compute.
-            loaded = {key: x.float() if (x := file.get_tensor(key)).dtype == torch.float16 else x for key in keys}
-    except (SafetensorError, OSError) as error:
-        raise UsageError(
-            f"checkpoint {str(path)!r} is damaged or not safetensors ({error}): copy or train it again"
-        ) from error
-    try:
-        card = json.loads(header["card"])
-        binding = {key: card[key] for key in _BINDING}
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise UsageError(
-            f"checkpoint {str(path)!r} carries no card: write it with sr_env.models.checkpoint.save_checkpoint"
-        ) from error
-    beside = path.with_suffix(".json")
-    if beside.is_file():
-        try:
-            told = json.loads(beside.read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"card {str(beside)!r} is not JSON ({error}): restore it or delete it") from error
-        for key, value in binding.items():
-            if not isinstance(told, dict) or told.get(key) != value:
-                raise UsageError(
-                    f"card {str(beside)!r} says another {key} than the weights beside it, which say {value!r}: "
-                    "the two do not belong together, restore or delete the card"
-                )
-    return card, loaded
-
-
 def _load(name: str | os.PathLike[str], kind: Kind, scale: int | None, device: torch.device | str) -> Checkpoint[Any]:
     path = _resolve(name, kind)
-    card, tensors = _read(path)
+    card, tensors = read_checkpoint(path)
     tensors = _completed(path, card, tensors)
     if card["kind"] != kind:
         raise UsageError(
@@ -382,20 +378,53 @@ def _load(name: str | os.PathLike[str], kind: Kind, scale: int | None, device: t
     basis = KernelBasis.from_state(_prefixed(tensors, "basis."))
     if basis.digest != card["basis"]:
         raise UsageError(
-            f"checkpoint {str(name)!r} holds kernel basis {basis.digest}, its card says {card['basis']}: "
+            f"checkpoint {str(name)!r} holds kernel basis {basis.digest}, its card says {shown(card['basis'])}: "
             "copy or train it again"
         )
     factory = KernelPredictor if kind == "predictor" else _factory(name, card)
     try:
-        network = factory(**card["architecture"])
-        network.load_state_dict(_prefixed(tensors, "network."))
-    except (TypeError, RuntimeError) as error:
+        network = _build(factory, card["architecture"], _prefixed(tensors, "network."))
+    except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(
-            f"the tensors of {str(name)!r} do not fit its architecture {card['architecture']} ({error}): "
+            f"the tensors of {str(name)!r} do not fit its architecture {shown(card['architecture'])} ({error}): "
             "it was written by another version, train it again"
         ) from error
+    for what, own, wanted in (
+        ("scale", getattr(network, "scale", card["scale"]), (card["scale"],)),
+        ("code_length", getattr(network, "code_length", basis.code_length), (basis.code_length, 0)),
+    ):
+        if own not in wanted:
+            raise UsageError(
+                f"checkpoint {str(name)!r} holds a network of {what} {shown(own)}, its card and kernel basis say "
+                f"{wanted[0]}: copy or train it again"
+            )
     network.requires_grad_(False).eval().to(device, torch.float32)  # whatever the default type
     return Checkpoint(network, basis.to(device), card, path)
+
+
+def _build(factory: Callable[..., nn.Module], architecture: Any, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """The network of an architecture with a file's tensors, which bound the memory that it may ask for.
+
+    Raises:
+        TypeError: The architecture is not one of the factory's.
+        ValueError: A number of it is out of bounds.
+        RuntimeError: It is of other names or shapes than the tensors.
+    """
+    check_architecture(architecture)
+    try:
+        with torch.device("meta"):  # shapes without memory
+            sketch: Mapping[str, Tensor] = factory(**architecture).state_dict()
+    except Exception:  # arguments that are wrong, which show again below; or a network that looks at its own weights
+        sketch = {}
+    for name, drawn in sketch.items():
+        if name in tensors and drawn.shape != tensors[name].shape:
+            raise RuntimeError(f"{name} is {list(tensors[name].shape)}, not {list(drawn.shape)}")
+    # Names may change by the network's own rules when it is loaded; its size does not.
+    if sum(map(torch.numel, sketch.values())) > 2 * sum(map(torch.numel, tensors.values())):
+        raise RuntimeError("it is a larger network than the file holds")
+    network = factory(**architecture)
+    network.load_state_dict(tensors)
+    return network
 
 
 def _factory(name: str | os.PathLike[str], card: Mapping[str, Any]) -> Callable[..., nn.Module]:
@@ -403,8 +432,8 @@ def _factory(name: str | os.PathLike[str], card: Mapping[str, Any]) -> Callable[
     architecture = card.get("network", _DEFAULT_NETWORK)
     if architecture not in registered_renderers():
         raise UsageError(
-            f"checkpoint {str(name)!r} holds a {architecture!r}, which is not registered: import the module with its "
-            f"@register_renderer first (registered: {', '.join(registered_renderers())})"
+            f"checkpoint {str(name)!r} holds a {shown(architecture)}, which is not registered: import the module with "
+            f"its @register_renderer first (registered: {', '.join(registered_renderers())})"
         )
     return renderer_factory(architecture)
 

@@ -28,9 +28,10 @@ from torch import Tensor, nn
 
 from sr_env.degradation import KernelBasis
 from sr_env.models.amnet import amnet_radius
-from sr_env.models.checkpoint import Checkpoint, Kind
+from sr_env.models.checkpoint import Checkpoint
+from sr_env.models.checkpoint_file import Kind, check_architecture, check_card, parse_card
 from sr_env.models.predictor import KernelPredictor
-from sr_env.utils.checks import MIN_LR_SIZE, MissingFileError, UsageError, check_lr_size
+from sr_env.utils.checks import MIN_LR_SIZE, MissingFileError, UsageError, check_lr_size, check_sizes
 from sr_env.utils.files import atomic_write
 
 #: Largest difference to torch that a written file may show, in units of the picture's range or of the code.
@@ -40,6 +41,8 @@ _INPUTS: Mapping[Kind, tuple[str, ...]] = {"renderer": ("lr", "code"), "predicto
 _OUTPUT: Mapping[Kind, str] = {"renderer": "sr", "predictor": "code"}
 #: Sizes at which a written file is compared with torch: odd, and unlike the one that it was traced with.
 _CHECKED = ((1, 9, 13), (3, 32, 17))
+#: Bound of what a file may say of a network's reach and width, by which memory is planned.
+_LARGEST_RADIUS = 4096
 
 
 def is_onnx(name: str | os.PathLike[str]) -> bool:
@@ -209,13 +212,20 @@ class OnnxRenderer(nn.Module):
         """LR images [B, 3, h, w] in [0, 1] and codes [B, L] -> SR images, float32, on the LR images' device.
 
         Raises:
-            UsageError: A side is under 8 pixels, or the code has another shape.
+            UsageError: A side is under 8 pixels, or the code or the network's picture has another shape.
         """
         check_lr_size(*lr.shape[-2:])
         expected = (lr.shape[0], self.code_length)
         if code.shape != expected:
             raise UsageError(f"code shape {tuple(code.shape)} does not fit: this renderer takes {expected}")
-        return torch.from_numpy(_run(self.session, "renderer", lr, code)).to(lr.device)
+        sr = torch.from_numpy(_run(self.session, "renderer", lr, code))
+        made = (lr.shape[0], 3, self.scale * lr.shape[2], self.scale * lr.shape[3])
+        if sr.shape != made:
+            raise UsageError(
+                f"the ONNX renderer makes {list(sr.shape)} of LR images {list(lr.shape)}, not {list(made)}: its card "
+                "says another scale than the network has, export it again"
+            )
+        return sr.to(lr.device)
 
 
 def load_onnx_renderer(
@@ -245,16 +255,19 @@ def load_onnx_renderer(
         raise UsageError(f"ONNX file {str(path)!r} is damaged ({reason}): copy or export it again") from error
     try:
         properties = session.get_modelmeta().custom_metadata_map
-        card = json.loads(properties["card"])
-        kind, architecture, own_scale = card["kind"], dict(card["architecture"]), int(card["scale"])
+        card = parse_card(properties["card"])
+        kind, architecture, own_scale = card["kind"], card["architecture"], card["scale"]
+        check_architecture(architecture)
         basis = KernelBasis.from_state(load(base64.b64decode(properties["basis"], validate=True)))
         digest = card["basis"]
         # Files written before renderers other than AMNet could be exported do not name it.
         radius = 0 if kind != "renderer" else int(card.get("receptive_radius") or amnet_radius(architecture))
-    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+        check_sizes(_LARGEST_RADIUS, receptive_radius=radius or 1, channels=architecture.get("channels", 1))
+    except (KeyError, TypeError, ValueError, OverflowError, SafetensorError) as error:
         raise UsageError(
-            f"ONNX file {str(path)!r} carries no card or kernel basis: write it with blindsr export"
+            f"ONNX file {str(path)!r} carries no card or kernel basis ({error}): write it with blindsr export"
         ) from error
+    check_card(card, f"ONNX file {str(path)!r}")
     if kind != "renderer":
         raise UsageError(f"ONNX file {str(path)!r} is a {kind}, not a renderer: export a renderer")
     if basis.digest != digest:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sr_env.utils.checks import CODE_LENGTH, check_lr_size
+from sr_env.utils.checks import CODE_LENGTH, check_lr_size, check_sizes
 from sr_env.utils.images import to_images
 
 
@@ -37,10 +37,14 @@ class KernelPredictor(nn.Module):
         channels: Width of the first stage; the second has twice, the third three times as many.
         code_length: Length L of the code.
         hidden: Width of the layer between the pooled features and the code.
+
+    Raises:
+        UsageError: A size is no whole number in its bounds.
     """
 
     def __init__(self, channels: int = 32, code_length: int = CODE_LENGTH, hidden: int = 128) -> None:
         super().__init__()
+        check_sizes(4096, channels=channels, code_length=code_length, hidden=hidden)
         wide, deep = 2 * channels, 3 * channels
         self.channels, self.code_length, self.hidden = channels, code_length, hidden
         self.stem = nn.Sequential(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Integral
 
 #: Magnifications for which there are settings in the literature.
 SCALES: tuple[int, ...] = (2, 3, 4)
@@ -36,6 +37,13 @@ def check_choice(what: str, value: object, choices: Iterable[object]) -> None:
     choices = tuple(choices)
     if value not in choices:
         raise UsageError(f"unknown {what} {value!r}: choose one of {', '.join(map(str, choices))}")
+
+
+def check_sizes(largest: int, **sizes: object) -> None:
+    """Raise :class:`UsageError` naming the first of a network's sizes that is no whole number from 1 to ``largest``."""
+    for name, size in sizes.items():
+        if not isinstance(size, Integral) or isinstance(size, bool) or not 1 <= int(size) <= largest:
+            raise UsageError(f"{name}={size!r}: give a whole number from 1 to {largest}")
 
 
 def check_lr_size(height: int, width: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from sr_env.models import AMNet, onnx
 from sr_env.models.checkpoint import load_predictor, load_renderer, save_checkpoint
 from sr_env.models.hub import HubRenderer
 from sr_env.models.onnx import export_onnx, load_onnx_renderer
+from sr_env.utils.checks import UsageError
 
 runtime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
@@ -175,6 +177,45 @@ def test_wrong_files(tmp_path: Path, x4: tuple[AMNet, Path]) -> None:
         export_onnx(load_renderer(path.with_suffix(".safetensors")), tmp_path / "network.pb")
     with pytest.raises(ValueError, match=r"takes \(2, 10\)"):
         load_onnx_renderer(path).network(torch.rand(2, 3, 9, 9), torch.rand(2, 9))
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        *("[" * 100_000, "[]", "1", "", '{"kind": "renderer"}'),
+        *({"scale": value} for value in (None, "4", 4.0, 7, [4], True)),
+        *(
+            {"architecture": value}
+            for value in (None, [], {"channels": 10**9}, {"channels": "x"}, {"blocks": float("nan")})
+        ),
+        *({"receptive_radius": value} for value in (10**12, -3, "x", [1], float("inf"))),
+        *({"kind": []}, {"basis": 3}, {"base": None}, {"digest": 1}),
+    ],
+    ids=lambda card: str(card)[:40],
+)
+def test_a_card_from_elsewhere_is_not_trusted(tmp_path: Path, x4: tuple[AMNet, Path], card: Any) -> None:
+    import onnx as library
+
+    model = library.load(x4[1])
+    told = {entry.key: entry.value for entry in model.metadata_props}
+    told["card"] = card if isinstance(card, str) else json.dumps({**json.loads(told["card"]), **card})
+    library.helper.set_model_props(model, told)
+    library.save(model, tmp_path / "evil.onnx")
+    with pytest.raises(UsageError, match=r"evil\.onnx"):
+        load_onnx_renderer(tmp_path / "evil.onnx")
+
+
+def test_a_scale_that_the_network_contradicts_is_refused(tmp_path: Path, x4: tuple[AMNet, Path]) -> None:
+    import onnx as library
+
+    model = library.load(x4[1])
+    told = {entry.key: entry.value for entry in model.metadata_props}
+    told["card"] = json.dumps({**json.loads(told["card"]), "scale": 2})
+    library.helper.set_model_props(model, told)
+    library.save(model, tmp_path / "two.onnx")
+    network = load_onnx_renderer(tmp_path / "two.onnx").network
+    with pytest.raises(UsageError, match="its card says another scale than the network has"):
+        network(torch.rand(1, 3, 9, 9), torch.rand(1, 10))
 
 
 def test_a_file_that_differs_is_not_written(
