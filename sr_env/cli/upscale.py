@@ -13,6 +13,7 @@ import hashlib
 import json as jsonlib
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
@@ -306,7 +307,11 @@ def upscale(settings: Settings, console: Console) -> list[Record]:
         raise UsageError(f"--quality {settings.quality}: give 1 to 100")
     if not settings.max_memory > 0:
         raise UsageError(f"--max-memory {settings.max_memory}: give a positive number of GB")
-    upscaler = create_upscaler(settings)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        upscaler = create_upscaler(settings)
+    for warning in caught:
+        _print(console, f"warning: {warning.message}")
     plan = plan_jobs(settings.inputs, settings.out, settings.format, upscaler.scale)
     maker = describe(settings, upscaler)
     finished = check_outputs(plan.jobs, upscaler.scale, maker, resume=settings.resume, force=settings.force)

@@ -21,7 +21,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from sr_env.degradation import KERNEL_SIZE, KernelBasis, bicubic_resize, isotropic_kernels
-from sr_env.models import BlendedRenderer, Checkpoint, KernelPredictor, load_predictor, load_renderer
+from sr_env.models import (
+    BlendedRenderer,
+    Checkpoint,
+    KernelPredictor,
+    load_predictor,
+    load_renderer,
+    warn_of_other_renderer,
+)
 from sr_env.models.onnx import is_onnx, load_onnx_renderer
 from sr_env.upscale.channels import check_pixels, fill_hidden, is_gray, pil_pixels, rgb
 from sr_env.upscale.defaults import default_model, load_textures
@@ -110,6 +117,9 @@ class Upscaler:
         MissingFileError: No such model or predictor; lists the released ones.
         UsageError: A checkpoint or setting is wrong or does not fit the others, naming the remedy.
 
+    Warns:
+        UserWarning: The predictor is an actor that was trained for another renderer.
+
     Example:
         >>> Upscaler("amgan_x4")(Image.open("photo.jpg")).save("larger.png")
     """
@@ -164,7 +174,9 @@ class Upscaler:
         self.code = None if not given else self.basis.encode(self._kernel(kernel, kernel_width))
         self.predictor: KernelPredictor | None = None
         if not given:
-            self.predictor = channels_last(self._load_predictor(predictor).network)
+            loaded = self._load_predictor(predictor)
+            warn_of_other_renderer(loaded, checkpoint)
+            self.predictor = channels_last(loaded.network)
 
     @property
     def texture(self) -> float | None:
@@ -231,7 +243,8 @@ class Upscaler:
             R = G = B everywhere keeps it. No gradient reaches the image.
 
         Raises:
-            UsageError: It is of another kind, empty, not finite, or too large for ``max_memory``.
+            UsageError: It is of another kind, empty, not finite, or too large for ``max_memory``, or the renderer makes
+                numbers of it that are not finite.
         """
         if isinstance(image, Tensor):
             return self._upscale_tensor(image)
@@ -358,6 +371,11 @@ class Upscaler:
         with autocast("bf16" if self.bf16 else "fp32", self.device):
             colour = rgb(lr).contiguous(memory_format=torch.channels_last)
             sr = self.renderer(colour, codes).float()
+        if not bool(sr.sum().isfinite()):  # one that is not spreads to the sum
+            raise UsageError(
+                f"renderer {self.model!r} makes numbers of this picture that are not finite: use other weights"
+                + (", or precision fp32" if self.bf16 else "")
+            )
         if gray.any():  # gray stays gray, in one channel or in three
             sr = torch.where(gray.to(sr.device)[:, None, None, None], sr.mean(1, keepdim=True), sr)
             sr = sr[:, :1] if lr.shape[1] < 3 else sr

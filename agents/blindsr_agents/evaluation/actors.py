@@ -167,11 +167,19 @@ def parse_actor(text: str) -> Actor:
         raise UsageError(f"{text!r} is not LABEL=FILE,FILE: write such as mine=runs/a/actor_x4.safetensors")
     # A predictor that was pretrained names a renderer too, but no reward: it belongs into any table.
     cards = [card if "reward" in (card := read_card(name)) else {} for name in predictors]
+    for name, card in zip(predictors, cards, strict=True):
+        if card and not (isinstance(card.get("renderer", ""), str) and _is_reward(card["reward"])):
+            raise UsageError(f"the card of {name} names a renderer or a reward that is none: train it again")
     renderer, reward = ([card.get(key) for card in cards] for key in ("renderer", "reward"))
     for key, values in (("renderer", renderer), ("reward", reward)):
         if any(value != values[0] for value in values):
             raise UsageError(f"the seeds of {label!r} were trained for several {key}s, {values}: give them apart")
     return Actor(label, predictors, renderer[0], reward[0])
+
+
+def _is_reward(reward: Any) -> bool:
+    """Whether an entry of a card is what a reward is: names and numbers."""
+    return isinstance(reward, dict) and all(type(weight) in (int, float) for weight in reward.values())
 
 
 def public_actor(text: str) -> str:

@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from blindsr_agents.peers import load_dan, load_realesrgan, load_srmdnf, load_usrgan
 from sr_env.degradation import bicubic_resize, quantize
 from sr_env.models import AMNet
-from sr_env.models.checkpoint import Checkpoint, available_checkpoints, load_predictor, load_renderer, read_card
+from sr_env.models.checkpoint import (
+    Checkpoint,
+    available_checkpoints,
+    load_predictor,
+    load_renderer,
+    read_card,
+    warn_of_other_renderer,
+)
 from sr_env.models.predictor import KernelPredictor
 from sr_env.utils.checks import SCALES, MissingFileError, WeightsUnavailable, check_choice
 from sr_env.utils.devices import Precision, autocast, channels_last
@@ -85,6 +92,9 @@ def create_methods(
         MissingFileError: A checkpoint or folder does not exist.
         UsageError: A checkpoint is damaged, for another scale or basis, or a peer unknown.
         WeightsUnavailable: A peer that was asked for by name cannot be had.
+
+    Warns:
+        UserWarning: The predictor is an actor that was trained for another renderer.
     """
     check_choice("scale", scale, SCALES)
     for name in peers or ():
@@ -111,6 +121,7 @@ def create_methods(
         methods.append(ReconstructionMethod(f"{label}, {TRUE}", partial(_render_true, renderer), (renderer.network,)))
         if estimator is not None and predictor is not None:
             load_predictor(predictor, scale=scale, basis=renderer.basis)  # refuses codes of another basis
+            warn_of_other_renderer(estimator, renderer)
             methods.append(
                 ReconstructionMethod(
                     f"{label}, {PREDICTED}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import warnings
@@ -10,9 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import ExifTags, Image, ImageCms
+from rich.console import Console
 
 from sr_env.cli import upscale
+from sr_env.models import load_predictor, load_renderer, save_checkpoint
 from sr_env.photos import (
     FORMATS,
     MAX_PIXELS,
@@ -187,6 +191,46 @@ def test_damaged_profile_and_exif_are_left_out(tmp_path: Path, run: Any, photo: 
     assert record.status == "done"
     assert "icc_profile" not in Image.open(record.output).info
     assert any("colour profile" in note for note in record.notes)
+
+
+def test_a_picture_that_is_no_picture_is_not_written(
+    tmp_path: Path, run: Any, photo: np.ndarray, tiny_renderer: Path
+) -> None:
+    """Weights that are finite, and of which numbers come that are not: once a black picture and exit status 0."""
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    wild = load_renderer(tiny_renderer)
+    with torch.no_grad():
+        wild.network.tail.weight *= 1e38
+    model = save_checkpoint(tmp_path / "wild.safetensors", wild.network, wild.basis, 4, {})
+    (record,) = run(tmp_path / "a.png", model=str(model))
+    assert record.status == "failed"
+    assert "makes numbers of this picture that are not finite" in record.reason
+    assert not Path(record.output).exists()
+
+
+def test_an_actor_of_another_renderer_is_warned_of(
+    tmp_path: Path, settings: Any, photo: np.ndarray, tiny_renderer: Path, tiny_predictor: Path
+) -> None:
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    start, renderer = load_predictor(tiny_predictor), load_renderer(tiny_renderer)
+    digest = renderer.card["digest"]
+
+    def told(**card: Any) -> str:
+        path = save_checkpoint(tmp_path / "actor.safetensors", start.network, start.basis, 4, card)
+        console = Console(record=True, file=io.StringIO(), width=500)
+        chosen = settings(tmp_path / "a.png", predictor=str(path), force=True)
+        assert [record.status for record in upscale.upscale(chosen, console)] == ["done"]
+        return console.export_text()
+
+    reward = {"reward": {"psnr": 1.0}}
+    assert (
+        "warning: predictor 'actor' was trained by reward for renderer 'amgan_x4', and 'tiny_renderer' renders: take "
+        "that renderer, or an actor trained for this one"
+    ) in told(renderer="amgan_x4", **reward)
+    assert "and another one of that name renders" in told(renderer="tiny_renderer", renderer_digest="0" * 16, **reward)
+    assert "warning" not in told(renderer="tiny_renderer", **reward)
+    assert "warning" not in told(renderer="renamed", renderer_digest=digest, **reward)
+    assert "warning" not in told(renderer="amgan_x4")  # pretrained on kernels: for every renderer
 
 
 def test_the_result_is_the_upscalers(tmp_path: Path, run: Any, settings: Any, photo: np.ndarray) -> None:

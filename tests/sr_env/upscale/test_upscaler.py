@@ -221,6 +221,10 @@ def test_any_module_can_render(photo: np.ndarray) -> None:
     np.testing.assert_array_equal(predicted.pixels, result.pixels)
     with pytest.raises(UsageError, match="Blocks is for scale 4, not 2"):
         Upscaler(Blocks(), scale=2, device="cpu")
+    lost = Blocks()
+    lost.forward = lambda lr, code: (lr - lr.max()).log().repeat_interleave(4, 2).repeat_interleave(4, 3)  # type: ignore[method-assign]
+    with pytest.raises(UsageError, match="renderer 'Blocks' makes numbers of this picture that are not finite"):
+        Upscaler(lost, kernel_width=1.0, device="cpu", precision="fp32").upscale(photo)
     silent = Blocks()
     silent.receptive_radius = None  # type: ignore[assignment]
     with pytest.raises(UsageError, match="Blocks has no whole number receptive_radius"):
