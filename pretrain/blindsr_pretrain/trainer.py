@@ -38,15 +38,16 @@ from blindsr_pretrain.runtime import (
     upload,
 )
 from blindsr_pretrain.settings import TrainingSettings
-from blindsr_pretrain.state import RECORD, load_state, save_state
+from blindsr_pretrain.state import RECORD, load_parts, load_record, named_weights, save_state
 from blindsr_pretrain.task import Task
 from sr_env.degradation import quantize, soften
 from sr_env.models import save_checkpoint
-from sr_env.photos import PhotoSource
-from sr_env.utils.checks import MIN_LR_SIZE, FileInTheWayError, MissingFileError, UsageError
+from sr_env.photos import PhotoSource, fingerprint
+from sr_env.utils.checks import MIN_LR_SIZE, UsageError
 from sr_env.utils.devices import channels_last, uses_bf16
-from sr_env.utils.files import check_writable
+from sr_env.utils.files import check_writable, disk_errors_named
 from sr_env.utils.provenance import command_line, commit, hardware, public_path
+from sr_env.utils.resume import check_out, check_settings, kept_settings
 from sr_env.utils.signals import stop_requests
 
 MAX_BAD_STEPS = 20
@@ -100,11 +101,11 @@ class Trainer:
         bad_steps: Steps in a row, up to the last, whose loss or gradient was not finite, a scalar on the device.
 
     Raises:
-        FileInTheWayError: ``out`` holds a state and ``resume`` is off.
+        FileInTheWayError: ``out`` holds a state or weights and ``resume`` is off.
         MissingFileError: ``resume`` is on and there is no state.
         OSError: ``out`` cannot be written.
         UsageError: The patch size does not suit the scale, the photos do not suit the settings, or the state to resume
-            from is damaged.
+            from is damaged or of other settings.
     """
 
     def __init__(
@@ -123,10 +124,11 @@ class Trainer:
         self.console = (console or Console()) if self.main else Console(quiet=True)
         self.checkpoint = settings.out / RECORD
         self.weights = settings.out / f"{task.name}.safetensors"
-        if settings.resume and not self.checkpoint.is_file():
-            raise MissingFileError(f"nothing to resume: {self.checkpoint} does not exist; start without --resume")
-        if not settings.resume and self.checkpoint.is_file():
-            raise FileInTheWayError(f"{self.checkpoint} exists: add --resume to go on, or choose another --out")
+        check_out(settings.out, RECORD, (self.weights.name,), settings.resume)
+        patches = settings.batch_size * self.accelerator.num_processes  # of one step, however many processes share it
+        inputs = {"data": fingerprint(photos), "batch_size": patches, **named_weights(settings)}
+        self._kept = kept_settings(settings, **inputs)
+        record = self._read_record() if settings.resume else {}
         if settings.patch_size % task.scale or settings.patch_size < MIN_LR_SIZE * task.scale:
             raise UsageError(
                 f"patch_size {settings.patch_size} does not suit scale {task.scale}: "
@@ -134,9 +136,9 @@ class Trainer:
             )
         self.diet = make_diet(settings, photos, indices)
         trained = [channels_last(network) for network in (task.network, task.adversary) if network is not None]
-        # Weights, average and two moments, in the state and in the one that replaces it.
+        # Weights, average and two moments, in the state and in the one that replaces it; one of the two may be there.
         sizes = [p.numel() * p.element_size() for network in trained for p in network.parameters()]
-        check_writable(settings.out, 8 * sum(sizes))
+        check_writable(settings.out, (4 if settings.resume else 8) * sum(sizes))
 
         self.average = copy.deepcopy(task.network).requires_grad_(False).eval()
         self.optimizer = _optimizer(task.network, settings.learning_rate, (0.9, 0.999))
@@ -147,7 +149,7 @@ class Trainer:
         self.bad_steps = torch.zeros((), device=self.device)
         self._most_bad_steps = torch.zeros((), device=self.device)
         if settings.resume:
-            self._load()
+            self._load(record)
         self.network = compile_where_possible(self.accelerator.prepare(task.network), settings, self.device)
         self.adversary = self.accelerator.prepare(task.adversary) if task.adversary is not None else None
 
@@ -182,7 +184,7 @@ class Trainer:
         writer = SummaryWriter(str(settings.out / "tb"), purge_step=self.step + 1) if self.main else None
         batches = self._batches()
         try:
-            with stop_requests() as stop, tried_convolutions(), progress:
+            with stop_requests() as stop, tried_convolutions(), progress, disk_errors_named(settings.out):
                 bar = progress.add_task("training", total=settings.steps, completed=self.step)
                 for patches, uniforms in batches:
                     self.task.share = self._share()
@@ -377,11 +379,21 @@ class Trainer:
             parts["adversary"] = self.task.adversary.state_dict()
             parts["adversary_optimizer"] = self.adversary_optimizer.state_dict()
         best = self.best if math.isfinite(self.best) else None
-        save_state(self.settings.out, {"step": self.step, "seconds": self.seconds, "best": best}, parts)
+        record = {"step": self.step, "seconds": self.seconds, "best": best, "settings": self._kept}
+        save_state(self.settings.out, record, parts)
 
-    def _load(self) -> None:
+    def _read_record(self) -> dict[str, Any]:
+        """The state's record, of the settings that this run has."""
         try:
-            record, parts = load_state(self.settings.out, self.device)
+            record = load_record(self.settings.out)
+        except Exception as error:  # of many types
+            raise self._damaged(error) from error
+        check_settings(record.get("settings"), self._kept, self.settings.out)
+        return record
+
+    def _load(self, record: Mapping[str, Any]) -> None:
+        try:
+            parts = load_parts(self.settings.out, record, self.device)
             self.task.network.load_state_dict(parts["weights"]["network"])
             self.average.load_state_dict(parts["weights"]["average"])
             self.optimizer.load_state_dict(parts["optimizer"])
@@ -391,7 +403,10 @@ class Trainer:
             self.step, self.seconds = int(record["step"]), float(record["seconds"])
             self.best = -math.inf if record["best"] is None else float(record["best"])
         except Exception as error:  # torch raises many types for a damaged or foreign file
-            raise UsageError(
-                f"cannot resume from {self.settings.out} ({first_line(error)}): its state is damaged or of another "
-                "network; delete it to start anew"
-            ) from error
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> UsageError:
+        return UsageError(
+            f"cannot resume from {self.settings.out} ({first_line(error)}): its state is damaged or of another "
+            "network; delete it to start anew"
+        )

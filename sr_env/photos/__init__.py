@@ -48,6 +48,7 @@ from sr_env.photos.views import (
     Part,
     Softened,
     Subset,
+    fingerprint,
 )
 
 __all__ = [
@@ -74,6 +75,7 @@ __all__ = [
     "crops",
     "decode_samples",
     "encoding_memory",
+    "fingerprint",
     "hold_out",
     "is_whole",
     "list_files",

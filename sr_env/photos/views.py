@@ -1,12 +1,14 @@
-"""Other ways to look at a source of photos: a side of each, some of them, or softened ones among them."""
+"""Other ways to look at a source of photos: a side of each, some of them, softened ones among them; its fingerprint."""
 
 from __future__ import annotations
+
+import hashlib
 
 import cv2
 import numpy as np
 
 from sr_env.photos.decode import Pixels
-from sr_env.photos.sources import PhotoSource
+from sr_env.photos.sources import ArrayPhotos, PhotoSource
 from sr_env.utils.checks import UsageError
 
 
@@ -101,3 +103,17 @@ class Softened(PhotoSource):
         if width < 0.1:  # a single tap
             return photo
         return cv2.GaussianBlur(photo, (0, 0), width).astype(np.uint8, copy=False)
+
+
+def fingerprint(photos: PhotoSource) -> str:
+    """What tells photos from others, wherever they lie: their number, and a digest of their names and sizes.
+
+    Arrays, which have no names of their own, are told by their pixels.
+    """
+    digest = hashlib.sha256()
+    for name, shape in zip(photos.names, photos.shapes, strict=True):
+        digest.update(f"{name} {tuple(shape)};".encode(errors="surrogateescape"))
+    if isinstance(photos, ArrayPhotos):
+        for photo in photos:
+            digest.update(photo.tobytes())
+    return f"{len(photos)} photos (digest {digest.hexdigest()[:16]})"

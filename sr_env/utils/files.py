@@ -23,6 +23,35 @@ _TEMPORARY = re.compile(r"\..*" + re.escape(_MARK) + r"[a-z0-9_]{8}(\.[^.]*)?", 
 _STEM, _SUFFIX = 40, 12
 #: Seconds after which an unlocked file is a leftover: an empty one may be about to be locked; without locks, any.
 _EMPTY_AGE, _UNLOCKED_AGE = 60, 24 * 3600
+#: Errors of writing that name no file: no space, quota, a file system that is read-only or fails.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+@contextmanager
+def disk_errors_named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let what the disk refuses in the block name a file and the disk, where the system's error names neither.
+
+    Args:
+        path: The file or folder that is written.
+
+    Raises:
+        OSError: The same error with a name, how much is free and what helps.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno not in DISK_ERRORS:
+            raise
+        disk = Path(path).absolute().parent
+        while not os.path.ismount(disk):
+            disk = disk.parent
+        free = shutil.disk_usage(disk).free
+        raise OSError(
+            error.errno,
+            f"{error.strerror} on the disk at {str(disk)!r}, which has {free / 1e6:.1f} MB free; what was written "
+            "before is kept: free some, or write elsewhere",
+            str(path),
+        ) from error
 
 
 def check_writable(folder: str | os.PathLike[str], needed: int = 0) -> None:
@@ -106,7 +135,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         :func:`remove_leftovers` of another run.
 
     Raises:
-        OSError: The folder cannot be created or written, naming it.
+        OSError: The folder cannot be created or written, or its disk is full, naming it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,8 +147,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.close(handle)
         else:
             _lock(handle, wait=True)
-        yield temporary
-        _sync(temporary, os.O_RDWR)
+        with disk_errors_named(path):
+            yield temporary
+            _sync(temporary, os.O_RDWR)
         # mkstemp makes the file private to its owner; what we publish follows the user's umask like any other file.
         umask = os.umask(0)
         os.umask(umask)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import itertools
 import re
@@ -14,14 +13,12 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import tyro
 
 from sr_env.utils.checks import UsageError, WeightsUnavailable
+from sr_env.utils.files import DISK_ERRORS
 from sr_env.utils.signals import stop_requests
 
 __all__ = ["Weights", "parse_weights", "run_script", "stop_requests"]
 
 Settings = TypeVar("Settings")
-
-#: Errors of writing that name no file: no space, quota, a file system that is read-only or fails.
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 def parse_weights(text: str) -> dict[str, float]:
@@ -118,7 +115,7 @@ def _unboxed(box: str) -> str:
 
 def _refused(error: OSError) -> bool:
     """Whether the operating system refused something: to open a file that has a name, or to go on writing one."""
-    return error.errno is not None and (error.filename is not None or error.errno in _DISK)
+    return error.errno is not None and (error.filename is not None or error.errno in DISK_ERRORS)
 
 
 def _fail(message: str) -> NoReturn:

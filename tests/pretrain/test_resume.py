@@ -27,12 +27,23 @@ from torch import nn
 
 from sr_env.models import amnet, load_renderer
 from sr_env.utils.checks import UsageError
+from sr_env.utils.resume import read_verified
 
 
 def arguments(settings: AMNetSettings, **changed: Any) -> list[str]:
     """Command line of a run with these settings."""
     given = {k: v for k, v in vars(settings).items() if k not in ("compile", "resume", "start", "smooth")} | changed
     return ["--no-compile", *(f"--{name.replace('_', '-')}={value}" for name, value in given.items())]
+
+
+def as_before(out: Path) -> None:
+    """Rewrite a state as it was written before states kept settings and digests."""
+    record = json.loads((out / "checkpoint.json").read_text())
+    for file in record["files"].values():
+        torch.save(read_verified(out / file), out / file)
+    (out / "checkpoint.json").write_text(
+        json.dumps({k: v for k, v in record.items() if k not in ("settings", "digest")})
+    )
 
 
 class Interrupted(AMNetTask):
@@ -197,6 +208,7 @@ def test_damaged_state_is_one_clear_error(
 
 def test_state_of_another_network_is_one_clear_error(settings: AMNetSettings, trainer: Callable[..., Trainer]) -> None:
     trainer(settings)._save()
+    as_before(settings.out)  # a state that keeps no settings
     with pytest.raises(UsageError, match=r"cannot resume from .* damaged or of another network; delete it") as caught:
         trainer(replace(settings, resume=True, size="amnet"))
     assert "\n" not in str(caught.value)
@@ -207,6 +219,7 @@ def test_state_names_no_file_elsewhere(settings: AMNetSettings, trainer: Callabl
     run._save()
     record = json.loads(run.checkpoint.read_text())
     record["files"]["weights"] = f"../{settings.out.name}/{record['files']['weights']}"
+    del record["digest"]
     run.checkpoint.write_text(json.dumps(record))
     with pytest.raises(UsageError, match="names files outside its folder"):
         trainer(replace(settings, resume=True))
