@@ -20,17 +20,25 @@ from blindsr_agents.evaluation.scores import reward_title
 from blindsr_agents.evaluation.tables import score_table
 from blindsr_agents.iterative import save_corrector
 from blindsr_agents.iterative.run import IterativeProgress, IterativeSettings, as_json, build, methods
-from blindsr_agents.training import Improvement
+from blindsr_agents.training import STATE, Improvement
 from rich.console import Console
 
-from sr_env.utils.files import atomic_write, check_writable
+from sr_env.utils.files import atomic_write, check_writable, disk_errors_named
 from sr_env.utils.provenance import command_line, commit, hardware
+from sr_env.utils.resume import check_out
 from sr_env.utils.script import run_script, stop_requests
 
 
 def main(settings: IterativeSettings) -> dict[str, Any]:
-    """Train, select, and report; returns the table."""
+    """Train, select, and report; returns the table.
+
+    Raises:
+        FileInTheWayError: ``out`` holds another run.
+        UsageError: A setting is wrong, or there is nothing to resume or it is of other settings.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, with the state saved.
+    """
     console, begun = Console(), time.monotonic()
+    check_out(settings.out, STATE, (f"corrector_x{settings.scale}.safetensors",), settings.resume)
     check_writable(settings.out)
     improvement = Improvement(settings)
     scenes = settings.scenes()  # a mistake in what is reported on shows before the training
@@ -46,7 +54,7 @@ def main(settings: IterativeSettings) -> dict[str, Any]:
         f"at most {settings.minutes:g} minutes",
         soft_wrap=True,
     )
-    with stop_requests() as stop:
+    with stop_requests() as stop, disk_errors_named(settings.out):
         agent.learn(settings.steps, lambda: not stop.is_set() and progress())
         if stop.is_set():
             progress.save()
@@ -65,7 +73,7 @@ def main(settings: IterativeSettings) -> dict[str, Any]:
         "reward": dict(settings.reward),
         "renderer": improvement.simulator.renderer.path.stem,
         "steps": agent.steps,
-        "seconds": round(trained),
+        "seconds": round(progress.earlier + trained),
         "seed": settings.seed,
         "hardware": hardware(agent.device),
         "command": command_line(),

@@ -40,6 +40,7 @@ from blindsr_agents.hinge_ddpg.losses import contrast, critic_loss, squash
 from blindsr_agents.hinge_ddpg.policy import KernelActor, KernelCritic, KernelPolicy
 from blindsr_agents.hinge_ddpg.replay import SceneBatch, SceneBuffer
 from blindsr_agents.training.state import (
+    check_zip,
     load_weights,
     reading_state,
     save_actor,
@@ -334,11 +335,13 @@ class HingeDDPG(DDPG):
             **kwargs: Further arguments of SB3's.
 
         Raises:
-            UsageError: The environment does not fit the agent.
+            UsageError: No such file, it is damaged or of another agent, or the environment does not fit the agent.
 
         Warns:
             UserWarning: The environment's rewards are not centred.
         """
+        if isinstance(path, str | Path):
+            check_zip(path, "config")
         return super().load(path, env=env, device=device, **kwargs)
 
     def save_weights(self, path: str | Path) -> Path:
@@ -383,6 +386,8 @@ class HingeDDPG(DDPG):
             "updates": self._n_updates,
             "episodes": self._episode_num,
             "generator": self.rng.bit_generator.state,
+            "judged": list(self._judged),
+            "correlation": self.correlation,
             "extra": dict(extra or {}),
         }
         write_state(path, state)
@@ -405,5 +410,9 @@ class HingeDDPG(DDPG):
             set_torch_generators(state["torch_generators"])
             self.num_timesteps, self._n_updates = state["steps"], state["updates"]
             self._episode_num = state["episodes"]
+            self._judged = deque(
+                ((q, target) for q, target in state.get("judged", ())), maxlen=_JUDGED
+            )  # states of before had none
+            self.correlation = state.get("correlation", float("nan"))
             extra: dict[str, Any] = state["extra"]
         return extra

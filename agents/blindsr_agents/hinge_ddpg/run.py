@@ -18,12 +18,14 @@ from blindsr_agents.training.progress import Ended, Progress
 from blindsr_agents.training.report import draw_before_after, draw_curves, measure_test, peak_memory
 from blindsr_agents.training.settings import ImprovementSettings
 from blindsr_agents.training.setup import Improvement
+from blindsr_agents.training.state import STATE
 from sr_env.envs.sb3 import BlindSRVecEnv
 from sr_env.envs.vector import BlindSRVectorEnv
 from sr_env.photos import PhotoSource
 from sr_env.simulator import reward_title
-from sr_env.utils.checks import MissingFileError, UsageError
-from sr_env.utils.files import check_writable
+from sr_env.utils.checks import UsageError
+from sr_env.utils.files import check_writable, disk_errors_named
+from sr_env.utils.resume import check_out
 from sr_env.utils.script import stop_requests
 
 from stable_baselines3.common.callbacks import BaseCallback  # isort: skip
@@ -40,7 +42,6 @@ class HingeDDPGSettings(ImprovementSettings, HingeDDPGConfig):
         patience: Training stops after so many validations without a better actor; None goes on.
         test_crops: Crops of the test scenes; 0 leaves the test out.
         test_widths: Kernel widths of the test scenes; None takes those that are reported for the scale.
-        resume: Continue from the state in ``out``, as if there had been no interruption.
     """
 
     steps: int = 8000
@@ -49,7 +50,6 @@ class HingeDDPGSettings(ImprovementSettings, HingeDDPGConfig):
     patience: int | None = None
     test_crops: int = 12
     test_widths: tuple[float, ...] | None = None
-    resume: bool = False
 
     def __post_init__(self) -> None:
         ImprovementSettings.__post_init__(self)
@@ -118,25 +118,35 @@ def train(
         console: Where it is reported; None takes standard output.
 
     Raises:
-        UsageError: A setting is wrong, a file is missing, or there is nothing to resume.
+        FileInTheWayError: ``out`` holds another run.
+        UsageError: A setting is wrong, a file is missing, or there is nothing to resume or it is of other settings.
         KeyboardInterrupt: After Ctrl-C or SIGTERM, with the state saved.
     """
     console = console or Console()
     begun, cpu = time.monotonic(), time.process_time()
-    state_file = settings.out / "state.pt"
-    if settings.resume and not state_file.is_file():
-        raise MissingFileError(f"nothing to resume: {state_file} does not exist; start without --resume")
+    earlier = 0.0  # seconds of earlier sittings
+    state_file = settings.out / STATE
+    check_out(settings.out, STATE, (f"actor_x{settings.scale}.safetensors",), settings.resume)
     check_writable(settings.out)
     improvement = Improvement(settings, photos)
     env, model = build(settings, improvement, tensorboard_log=str(settings.out / "tb"))
 
     def save() -> None:
-        model.save_state(state_file, {"watch": progress.state(), "episodes": env.env.state()})
+        model.save_state(
+            state_file,
+            {
+                "watch": progress.state(),
+                "episodes": env.env.state(),
+                "settings": improvement.kept,
+                "seconds": earlier + time.monotonic() - begun,
+            },
+        )
 
-    with stop_requests() as stop:
+    with stop_requests() as stop, disk_errors_named(settings.out):
         progress = Progress(improvement, settings.steps, settings.patience, save, stop.is_set, console)
         if settings.resume:
             kept = model.load_state(state_file)
+            earlier = kept.get("seconds", 0.0)
             progress.load_state(kept["watch"])
             env.load_state(kept["episodes"])
         console.print(
@@ -169,7 +179,7 @@ def train(
         "method": "HingeDDPG",
         "kept": chosen,
         "steps": model.num_timesteps,
-        "seconds": round(time.monotonic() - begun),
+        "seconds": round(earlier + time.monotonic() - begun),
         **({"test": result} if result else {}),
     }
     weights = improvement.save(actor, card)

@@ -277,7 +277,7 @@ class IterativeHinge:
             self.memory.load_state(state["memory"])
             self.steps, self.updates = state["counters"]
             self.returns, self.correlation = list(state["returns"]), state["correlation"]
-            self._judged.extend((q, target) for q, target in state["judged"])
+            self._judged = deque(((q, target) for q, target in state["judged"]), maxlen=_JUDGED)
             self.rng.bit_generator.state = state["generator"]
             set_torch_generators(state["torch_generators"])
             if state["episodes"] is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -11,14 +12,19 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from sr_env.degradation import bicubic_resize, quantize
 from sr_env.models import Checkpoint, KernelPredictor
+from sr_env.models.checkpoint_file import check_tensors, parse_card
 from sr_env.simulator import Simulator
-from sr_env.utils.checks import MissingFileError, UsageError
+from sr_env.utils.checks import MissingFileError, UsageError, check_sizes
+from sr_env.utils.digests import tensor_digest
 from sr_env.utils.files import atomic_write
+
+#: Bound of an episode's steps and of a layer's width that a file may ask for.
+_LARGEST = 4096
 
 
 class Parts(NamedTuple):
@@ -154,9 +160,10 @@ def save_corrector(
     trained = {f"head.{name}": value for name, value in corrector.head.state_dict().items()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in trained.items()}
     tensors["noise_shape"] = corrector.noise_shape.cpu()
+    about["digest"] = tensor_digest(tensors)
     header = {"card": json.dumps({**card, **about}), "made": json.dumps({**made, "hidden": corrector.hidden})}
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata=header)
+        temporary.write_bytes(save(tensors, metadata=header))
 
 
 def load_corrector(path: str | Path, predictor: Checkpoint[KernelPredictor]) -> Corrector:
@@ -164,32 +171,37 @@ def load_corrector(path: str | Path, predictor: Checkpoint[KernelPredictor]) -> 
 
     Raises:
         MissingFileError: No such file.
-        UsageError: It is not a corrector's file, or for another predictor.
+        UsageError: It is not a corrector's file, damaged, or for another predictor.
     """
     if not Path(path).is_file():
         raise MissingFileError(f"no corrector at {path}: train one with agents/train_iterative.py")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            made, card = json.loads(header["made"]), json.loads(header["card"])
+            made, card = parse_card(header["made"]), parse_card(header["card"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
-        noise_shape, trained_for = tensors.pop("noise_shape"), (card["predictor"], card["basis"])
+        digest, trained_for = card.get("digest"), (str(card["predictor"]), str(card["basis"]))
+        noise_shape = tensors["noise_shape"]
         correction, max_steps, hidden = made["correction"], made["max_steps"], made["hidden"]
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        check_sizes(_LARGEST, max_steps=max_steps, hidden=hidden)
+        if not 0 < float(correction) < math.inf:
+            raise ValueError(f"its correction is {correction}")
+    except (SafetensorError, OSError, KeyError, AttributeError, TypeError, ValueError) as error:
         raise UsageError(
             f"{path} is no corrector ({type(error).__name__}: {error}): give what agents/train_iterative.py wrote"
         ) from error
+    check_tensors(Path(path), digest, tensors)
     own = (predictor.path.stem, predictor.basis.digest)
     if trained_for != own:
         raise UsageError(
-            f"{path} corrects {trained_for[0]} (kernel basis {trained_for[1]}), not {own[0]} ({own[1]}): give that "
-            "predictor"
+            f"{path} corrects {trained_for[0][:80]} (kernel basis {trained_for[1][:80]}), not {own[0]} ({own[1]}): "
+            "give that predictor"
         )
-    corrector = Corrector(predictor, correction, max_steps, noise_shape, hidden)
-    head = {name.removeprefix("head."): value for name, value in tensors.items()}
+    head = {name.removeprefix("head."): value for name, value in tensors.items() if name != "noise_shape"}
     try:
+        corrector = Corrector(predictor, correction, max_steps, noise_shape, hidden)
         corrector.head.load_state_dict(head)
-    except RuntimeError as error:
+    except RuntimeError as error:  # names, shapes, or a noise that cannot be inverted
         raise UsageError(f"{path} is no corrector of {own[0]} ({error}): its weights are others' or damaged") from error
     return corrector.to(next(predictor.network.parameters()).device).eval()
 

@@ -15,7 +15,7 @@ from blindsr_agents.evaluation.scores import Scores
 from blindsr_agents.iterative.agent import IterativeHinge
 from blindsr_agents.iterative.config import IterativeHingeConfig
 from blindsr_agents.iterative.corrector import Player
-from blindsr_agents.training import Improvement, ImprovementSettings
+from blindsr_agents.training import STATE, Improvement, ImprovementSettings
 from sr_env.degradation import REPORTED_WIDTHS
 from sr_env.envs.vector import BlindSRIterativeVectorEnv
 from sr_env.models import load_predictor
@@ -41,7 +41,6 @@ class IterativeSettings(IterativeHingeConfig, ImprovementSettings):
             are not trained on.
         test_count: The first so many of them; None takes all.
         test_side: Longest side in HR pixels of what is taken of them; None takes them whole.
-        resume: Continue from the state in ``out``.
     """
 
     out: Path = Path("runs/iterative")
@@ -56,7 +55,6 @@ class IterativeSettings(IterativeHingeConfig, ImprovementSettings):
     test_photos: str = "bundled"
     test_count: int | None = None
     test_side: int | None = 384
-    resume: bool = False
 
     def __post_init__(self) -> None:
         IterativeHingeConfig.__post_init__(self)
@@ -125,14 +123,16 @@ class IterativeProgress:
 
     Attributes:
         last: Step of the latest validation.
+        earlier: Seconds of earlier sittings.
     """
 
     def __init__(
         self, settings: IterativeSettings, improvement: Improvement, agent: IterativeHinge, console: Console
     ) -> None:
         self.settings, self.selection, self.agent, self.console = settings, improvement.selection, agent, console
+        self.kept = improvement.kept
         self.player = Player(agent.actor_target, improvement.simulator)
-        self.last = 0
+        self.last, self.earlier = 0, 0.0
         self._begun = time.monotonic()
 
     def __call__(self) -> bool:
@@ -162,14 +162,19 @@ class IterativeProgress:
 
     def save(self) -> None:
         """Write the state that ``--resume`` goes on from."""
-        extra = {"selection": self.selection.state(), "last": self.last}
-        self.agent.save_state(self.settings.out / "state.pt", extra)
+        extra = {
+            "selection": self.selection.state(),
+            "last": self.last,
+            "settings": self.kept,
+            "seconds": self.earlier + time.monotonic() - self._begun,
+        }
+        self.agent.save_state(self.settings.out / STATE, extra)
 
     def load(self) -> None:
         """Take up what :meth:`save` wrote."""
-        kept = self.agent.load_state(self.settings.out / "state.pt")
+        kept = self.agent.load_state(self.settings.out / STATE)
         self.selection.load_state(kept["selection"])
-        self.last = kept["last"]
+        self.last, self.earlier = kept["last"], kept.get("seconds", 0.0)
 
     def choose(self) -> str:
         """Give the averaged corrector the weights that are kept, say which, and return that for the card."""

@@ -10,6 +10,7 @@ from blindsr_agents.stock.before_after import BeforeAfter, LearningSettings
 from sr_env.envs.sb3 import BlindSRVecEnv
 from sr_env.envs.vector import BlindSRVectorEnv
 from sr_env.utils.files import check_writable
+from sr_env.utils.resume import check_out
 
 
 @dataclass
@@ -21,8 +22,8 @@ class StockSettings(LearningSettings):
         features: What the actor sees: the frozen pretrained predictor's description of the LR image, or the image
             through a small network that is trained along.
         hyperparameters: YAML file with a block per algorithm.
-        out: File that SB3's model is saved to (.zip), with the policy's weights beside it (.safetensors); None saves
-            nothing.
+        out: File that SB3's model is saved to (.zip), with the policy's weights beside it (.safetensors), neither of
+            which may be there; None saves nothing.
     """
 
     algorithm: Algorithm = "sac"
@@ -35,10 +36,13 @@ def train(settings: StockSettings) -> BeforeAfter:
     """Train an algorithm, test its actor before and after, print what came of it and save it.
 
     Raises:
+        FileInTheWayError: ``out`` holds another model.
         UsageError: A setting is wrong.
     """
     hyperparameters = load_hyperparameters(settings.algorithm, settings.hyperparameters)
     if settings.out is not None:
+        files = [settings.out.with_suffix(suffix).name for suffix in (".zip", ".safetensors")]
+        check_out(settings.out.parent, None, files)
         check_writable(settings.out.parent)
     held_out = settings.held_out()
     env = BlindSRVecEnv(BlindSRVectorEnv(hyperparameters.get("n_envs", 1), **settings.environment()))

@@ -12,6 +12,9 @@ from blindsr_agents.training.selection import Selection
 from blindsr_agents.training.settings import ImprovementSettings
 from blindsr_agents.training.setup import Improvement
 from blindsr_agents.training.state import (
+    STATE,
+    check_state,
+    check_zip,
     load_weights,
     reading_state,
     save_actor,
@@ -23,6 +26,7 @@ from blindsr_agents.training.state import (
 from blindsr_agents.training.tensorboard import Board, Learner
 
 __all__ = [
+    "STATE",
     "Board",
     "Ended",
     "Improvement",
@@ -30,6 +34,8 @@ __all__ = [
     "Learner",
     "Progress",
     "Selection",
+    "check_state",
+    "check_zip",
     "draw_before_after",
     "draw_curves",
     "load_weights",

@@ -16,7 +16,7 @@ class ImprovementSettings:
     """Settings shared by everything that improves a pretrained actor.
 
     Attributes:
-        out: Folder for everything that is written; files of a run before are replaced.
+        out: Folder for everything that is written; one with the state or actor of another run is refused.
         photos: Folder of HR photos to train on, searched recursively; "bundled" takes scikit-image's photographs.
         reward: Metrics and weights that the actor is paid by, such as ``--reward psnr=1,lpips=20``.
         renderer: Name or path of the frozen renderer; None takes ``amnet_l_x{scale}``.
@@ -39,6 +39,8 @@ class ImprovementSettings:
         metric_precision: The same for the networks in lpips, lpips_vgg and dists, in training and selection; reports
             are made in fp32.
         seed: Seed of scenes, exploration, networks and batches.
+        resume: Continue from the state in ``out``, as if there had been no interruption; but for where it runs, when it
+            ends and what is measured at its end, with the settings that it began with.
     """
 
     out: Path = Path("runs/ddpg")
@@ -59,6 +61,7 @@ class ImprovementSettings:
     precision: Precision = "auto"
     metric_precision: Precision = "fp32"
     seed: int = 0
+    resume: bool = False
 
     def __post_init__(self) -> None:
         self.out = Path(self.out)  # from Python, a string will do

@@ -19,11 +19,13 @@ from rich.console import Console
 from blindsr_agents.evaluation.scene_sets import WholeScenes
 from blindsr_agents.training.selection import Selection
 from blindsr_agents.training.settings import ImprovementSettings
-from blindsr_agents.training.state import save_actor
+from blindsr_agents.training.state import STATE, check_state, save_actor
 from sr_env.models import Checkpoint, KernelPredictor
-from sr_env.photos import BundledPhotos, Part, PhotoSource, Softened, Subset, hold_out, open_photos
+from sr_env.photos import BundledPhotos, Part, PhotoSource, Softened, Subset, fingerprint, hold_out, open_photos
 from sr_env.simulator import Simulator, SimulatorSettings
+from sr_env.utils.digests import tensor_digest
 from sr_env.utils.provenance import command_line, commit, hardware, public_path
+from sr_env.utils.resume import kept_settings
 
 #: Bytes of decoded photos kept, so that a whole run stays under 2 GB.
 _PHOTO_MEMORY = 512 * 1024**2
@@ -43,9 +45,11 @@ class Improvement:
         simulator: Degrades, renders and scores the held-out photos.
         pretrained: The actor to be improved.
         selection: Keeps the best actor.
+        kept: What the state keeps of the settings, and what a resumed run must have.
 
     Raises:
-        UsageError: A setting is wrong, nothing can be held out, or a folder or checkpoint does not exist.
+        UsageError: A setting is wrong, nothing can be held out, a folder or checkpoint does not exist, or the run is to
+            go on from a state of other settings.
     """
 
     def __init__(
@@ -70,6 +74,14 @@ class Improvement:
         )
         assert self.simulator.predictor is not None
         self.pretrained: Checkpoint[KernelPredictor] = self.simulator.predictor
+        self.kept = kept_settings(
+            settings,
+            photos=fingerprint(source),
+            renderer=_identity(self.simulator.renderer),
+            predictor=_identity(self.pretrained),
+        )
+        if settings.resume:
+            check_state(settings.out / STATE, self.kept)
         scenes = WholeScenes(self.simulator, settings.selection_widths, max_side=settings.selection_side)
         self.selection = Selection(scenes, self.pretrained.network, settings.guards)
 
@@ -106,9 +118,11 @@ class Improvement:
         """
         settings = self.settings
         gain = dict(self.selection.history)[self.selection.best_step]
+        digest = self.simulator.renderer.card.get("digest")
         full = {
             "start": self.pretrained.path.stem,
             "renderer": self.simulator.renderer.path.stem,
+            **({"renderer_digest": digest} if digest else {}),
             "reward": dict(settings.reward),
             **card,
             "selection": {f"{width:g}": value for width, value in zip(settings.selection_widths, gain, strict=True)},
@@ -123,3 +137,8 @@ class Improvement:
             "licence": "Apache-2.0",
         }
         return save_actor(settings.out / f"actor_x{settings.scale}.safetensors", actor, self.pretrained, full)
+
+
+def _identity(checkpoint: Checkpoint[Any]) -> str:
+    """A network's name, and what tells it from others of that name."""
+    return f"{checkpoint.path.stem} (digest {tensor_digest(checkpoint.network.state_dict())})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,18 @@ Make = Callable[..., HingeDDPG]
 
 
 def test_state_round_trip(make: Make, tmp_path: Path) -> None:
-    agent = make()
+    dropped: dict[str, Any] = {"policy_kwargs": {"hidden": 64, "dropout": 0.3}}
+    agent = make(**dropped)
     agent.learn(32)
     agent.save_state(tmp_path / "state.pt", {"best": 1.5, "none": None})
-    other = make(seed=7)
+    other = make(seed=7, **dropped)
     assert other.load_state(tmp_path / "state.pt") == {"best": 1.5, "none": None}
     assert (other.num_timesteps, other._n_updates) == (agent.num_timesteps, agent._n_updates)
     np.testing.assert_array_equal(other.memory.observations[:8], agent.memory.observations[:8])
     agent.train(3, 16)
     other.learn(0, reset_num_timesteps=False)  # sets SB3's logger up, and draws nothing
+    torch.manual_seed(99)  # dropout is drawn from the global generator, whose state comes with the file
+    other.load_state(tmp_path / "state.pt")
     other.train(3, 16)
     for name, value in agent.policy.state_dict().items():
         assert torch.equal(value, other.policy.state_dict()[name]), name
@@ -58,6 +62,28 @@ def test_a_bug_while_resuming_keeps_its_traceback(make: Make, tmp_path: Path, mo
     monkeypatch.setattr(agent.memory, "load_state", broken)
     with pytest.raises(TypeError, match="a bug"):
         agent.load_state(tmp_path / "state.pt")
+
+
+@pytest.mark.parametrize("damage", ["text", "cut", "flipped", "empty zip", "another's"])
+def test_a_broken_zip_is_one_clear_error(make: Make, damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "agent.zip"
+    make().save(path)
+    content = bytearray(path.read_bytes())
+    if damage == "text":
+        path.write_text("no zip")
+    elif damage == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            if damage == "another's":
+                archive.writestr("data", "{}")
+    with pytest.raises(UsageError, match=r"agent\.zip (is damaged or no agent|holds another agent)"):
+        HingeDDPG.load(path, device="cpu")
+    with pytest.raises(FileNotFoundError, match="no agent at"):
+        HingeDDPG.load(tmp_path / "absent", device="cpu")
 
 
 def test_loading_measures_no_noise(make: Make, centred: dict[str, Any], tmp_path: Path) -> None:
@@ -113,6 +139,11 @@ def test_weights_that_do_not_fit_are_one_clear_error(make: Make, tmp_path: Path)
     with pytest.raises(UsageError, match="does not fit this policy"):
         agent.load_weights(tmp_path / "damaged.safetensors")
     path = agent.save_weights(tmp_path / "two.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    (tmp_path / "flipped.safetensors").write_bytes(content)
+    with pytest.raises(UsageError, match=r"flipped\.safetensors' is damaged: its tensors are not those"):
+        agent.load_weights(tmp_path / "flipped.safetensors")
     with pytest.raises(UsageError, match="does not fit this policy"):
         make(critics=3).load_weights(path)
     with pytest.raises(UsageError, match=r"\.safetensors"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from blindsr_agents.iterative import Corrector, EpisodeBatch, IterativeHinge, Player, load_corrector, save_corrector
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from sr_env.models import load_predictor
 from sr_env.simulator import Simulator, SimulatorSettings
@@ -98,6 +101,41 @@ def test_a_corrector_is_read_as_written(
         load_corrector(tmp_path / "d.safetensors", predictor)
     with pytest.raises(FileNotFoundError, match="train one"):
         load_corrector(tmp_path / "absent.safetensors", predictor)
+
+
+@pytest.mark.parametrize(
+    ("header", "changes", "message"),
+    [
+        ("made", {"max_steps": 10**9}, r"no corrector .*max_steps=1000000000: give a whole number"),
+        ("made", {"hidden": None}, r"no corrector .*hidden=None"),
+        ("made", {"correction": "x"}, r"no corrector .*could not convert"),
+        ("made", {"correction": float("nan")}, r"no corrector .*its correction is nan"),
+        ("card", {"predictor": [1]}, r"corrects \[1\]"),
+        ("card", {"digest": "0" * 16}, "is damaged: its tensors are not those"),
+        ("card", [], "no corrector"),
+        (None, "nan", r"not finite \('head\.0\.bias'\)"),
+        (None, "noise", "no corrector of tiny_predictor"),
+    ],
+)
+def test_a_corrector_from_elsewhere_is_not_trusted(
+    make: Make, tiny_predictor: Path, tmp_path: Path, header: str | None, changes: Any, message: str
+) -> None:
+    predictor, path = load_predictor(tiny_predictor), tmp_path / "c.safetensors"
+    save_corrector(path, make().actor, predictor, {})
+    with safe_open(path, "pt") as file:
+        headers = file.metadata()
+    tensors = load_file(path)
+    if header is None:
+        card = json.loads(headers["card"])
+        headers["card"] = json.dumps({name: value for name, value in card.items() if name != "digest"})
+        tensors |= (
+            {"head.0.bias": tensors["head.0.bias"] / 0} if changes == "nan" else {"noise_shape": torch.ones(2, 2)}
+        )
+    else:
+        headers[header] = json.dumps(changes and {**json.loads(headers[header]), **changes})
+    save_file(tensors, path, headers)
+    with pytest.raises(UsageError, match=message):
+        load_corrector(path, predictor)
 
 
 def test_a_player_comes_out_of_a_file(

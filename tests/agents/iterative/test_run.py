@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from blindsr_agents.iterative.run import IterativeSettings
 from train_iterative import main
 
 from sr_env.models import load_predictor
-from sr_env.utils.checks import MissingFileError, UsageError
+from sr_env.utils.checks import FileInTheWayError, MissingFileError, UsageError
 
 
 @pytest.fixture
@@ -64,6 +64,10 @@ def test_script_tells_the_improvement_after_each_correction(
     corrects = any(parameter.abs().max() > 0 for parameter in kept.head[-1].parameters())
     assert corrects == (written["kept"] != "no correction")
     assert corrects == (table["2 corrections"]["improvement"] != 0)
+    with pytest.raises(FileInTheWayError, match=r"state\.pt exists: add --resume to go on, or choose another --out"):
+        main(settings)
+    with pytest.raises(UsageError, match=r"with other settings: --max-steps was 2 and is 3: give what it began with"):
+        main(replace(settings, resume=True, max_steps=3))
     settings.resume, settings.steps = True, 24
     main(settings)
     assert "steps 16 to 24" in capsys.readouterr().out.replace("\n", " ")

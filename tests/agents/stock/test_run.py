@@ -15,6 +15,7 @@ from blindsr_agents.stock import SceneFeatures, StockSettings, load_hyperparamet
 from gymnasium.vector import VectorWrapper
 
 from sr_env import BlindSRVectorEnv
+from sr_env.utils.checks import FileInTheWayError
 
 Script = Callable[[str, str], ModuleType]
 
@@ -53,6 +54,8 @@ def test_scripts_train_and_tell(
     outcome = train(StockSettings(steps=100, algorithm="ppo", out=tmp_path / "deep" / "m.zip", **settings))
     assert (tmp_path / "deep" / "m.zip").stat().st_size > 1000
     assert (tmp_path / "deep" / "m.safetensors").stat().st_size > 1000
+    with pytest.raises(FileInTheWayError, match=r"m\.zip of an earlier run exists: choose another --out"):
+        train(StockSettings(steps=100, algorithm="sac", out=tmp_path / "deep" / "m.zip", **settings))
     told = capsys.readouterr().out
     assert f"ppo, pretrained features, seed 0: held-out reward {outcome.reward_before:+.3f} ->" in told
     with pytest.raises(ValueError, match="steps 0 is not positive"):
