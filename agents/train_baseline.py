@@ -4,7 +4,8 @@
     python agents/train_baseline.py --method random --reward niqe=1 --guards psnr=0.1 --calls 16000
 
 Photos, scenes, selection and the test at the end are those of ``agents/train_ddpg.py`` with the same settings, and so
-is the actor that is written, a predictor that ``agents/evaluate_agents.py`` compares. Ctrl-C keeps the best so far.
+is the actor that is written, a predictor that ``agents/evaluate_agents.py`` compares. Ctrl-C keeps the best so far, and
+``--resume`` goes on.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from __future__ import annotations
 from typing import Any
 
 from blindsr_agents.baselines import METHODS, check_gradient, train
-from blindsr_agents.baselines.run import BaselineProgress, BaselineSettings
+from blindsr_agents.baselines.run import BaselineProgress, BaselineSettings, BaselineState
 from blindsr_agents.evaluation.scores import reward_title
-from blindsr_agents.training import Improvement, measure_test
+from blindsr_agents.training import STATE, Improvement, measure_test
 from rich.console import Console
 
 from sr_env.simulator import Simulator, SimulatorSettings
-from sr_env.utils.files import check_writable
+from sr_env.utils.files import check_writable, disk_errors_named
+from sr_env.utils.resume import check_out
 from sr_env.utils.script import run_script, stop_requests
 
 
@@ -26,24 +28,35 @@ def main(settings: BaselineSettings) -> dict[str, Any]:
     """Train, select, test and save; returns what the card says of the training.
 
     Raises:
-        UsageError: A setting does not fit, such as a reward without a gradient for the method "gradient".
-        KeyboardInterrupt: After Ctrl-C, with the best actor so far saved.
+        FileInTheWayError: ``out`` holds another run.
+        UsageError: A setting does not fit, such as a reward without a gradient for the method "gradient", or there is
+            nothing to resume or it is of other settings.
+        KeyboardInterrupt: After Ctrl-C, with the best actor so far and the state saved.
     """
     console = Console()
     if settings.method == "gradient":
         check_gradient(settings.reward)  # a metric without one shows before the work
+    check_out(settings.out, STATE, (f"actor_x{settings.scale}.safetensors",), settings.resume)
     check_writable(settings.out)
     improvement = Improvement(settings)
     simulator = Simulator(SimulatorSettings(photos=improvement.photos, **settings.environment()))
     baseline = METHODS[settings.method](simulator, improvement.pretrained, settings)
+    state = BaselineState(improvement, baseline)
+    if settings.resume:
+        state.load()
     console.print(
         f"Method {settings.method}, reward {reward_title(settings.reward)}; {len(improvement.photos)} photos, "
-        f"{settings.batch} scenes per step on {simulator.device}; at most {settings.minutes:g} minutes"
+        f"{settings.batch} scenes per step on {simulator.device}; from step {baseline.steps}, at most "
+        f"{settings.minutes:g} minutes"
         + ("" if settings.calls is None else f" and {settings.calls} renderer calls")
         + f"; writing to {settings.out}",
         soft_wrap=True,
     )
-    with stop_requests() as stop, BaselineProgress(settings, improvement.selection, console) as progress:
+    with (
+        stop_requests() as stop,
+        disk_errors_named(settings.out),
+        BaselineProgress(settings, improvement.selection, console) as progress,
+    ):
         run = train(
             baseline,
             improvement.selection,
@@ -51,6 +64,8 @@ def main(settings: BaselineSettings) -> dict[str, Any]:
             minutes=settings.minutes,
             select_every=settings.select_every,
             stop=stop.is_set,
+            validated=state.validated,
+            save=state.save,
             on_step=progress.on_step,
             on_selection=progress.on_selection,
         )
@@ -61,7 +76,7 @@ def main(settings: BaselineSettings) -> dict[str, Any]:
         "kept": improvement.choose(actor, console),
         "steps": run.steps,
         "renderer_calls": run.calls,
-        "seconds": round(run.seconds),
+        "seconds": round(state.seconds + run.seconds),
         "ended": run.ended,
     }
     if settings.test_crops and run.ended != "stopped":
@@ -72,6 +87,7 @@ def main(settings: BaselineSettings) -> dict[str, Any]:
         soft_wrap=True,
     )
     if run.ended == "stopped":
+        console.print(f"stopped at step {run.steps}, saved; add --resume to go on")
         raise KeyboardInterrupt
     return card
 

@@ -162,6 +162,22 @@ class Baseline(ABC):
         self.steps += 1
         return score
 
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {
+            "actor": self.actor.state_dict(),
+            "average": self.average.state_dict(),
+            "counters": [self.steps, self.calls],
+            "generator": self.rng.bit_generator.state,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take up what :meth:`state` gave."""
+        self.actor.load_state_dict(state["actor"])
+        self.average.load_state_dict(state["average"])
+        self.steps, self._counter.calls = state["counters"]
+        self.rng.bit_generator.state = state["generator"]
+
     @abstractmethod
     def _improve(self, scenes: Scenes) -> float:
         """Move ``actor``; returns the mean score."""

@@ -111,6 +111,15 @@ class FineTune(Baseline):
         )
         self.optimizer = torch.optim.Adam(self.trained, self.learning_rate)
 
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs, the optimiser's moments among it."""
+        return {**super().state(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take up what :meth:`state` gave."""
+        super().load_state(state)
+        self.optimizer.load_state_dict(state["optimizer"])
+
     def _improve(self, scenes: Scenes) -> float:
         score, terms = self.score(scenes, self.actor(scenes.lr))
         self.optimizer.zero_grad(set_to_none=True)

@@ -31,7 +31,14 @@ from torch.utils.tensorboard import SummaryWriter
 from blindsr_agents.baselines.base import Baseline, BaselineConfig
 from blindsr_agents.baselines.fine_tune import FineTune, FineTuneConfig
 from blindsr_agents.baselines.random_search import RandomSearch, RandomSearchConfig
-from blindsr_agents.training import ImprovementSettings
+from blindsr_agents.training import (
+    STATE,
+    Improvement,
+    ImprovementSettings,
+    reading_state,
+    set_torch_generators,
+    write_state,
+)
 from blindsr_agents.training.selection import Selection
 from sr_env.utils.checks import UsageError
 
@@ -88,6 +95,8 @@ def train(
     minutes: float | None = None,
     select_every: int = 640,
     stop: Callable[[], bool] = lambda: False,
+    validated: int = -1,
+    save: Callable[[int], None] = lambda validated: None,
     on_step: Callable[[Run, float], None] | None = None,
     on_selection: Callable[[Run, np.ndarray], None] | None = None,
 ) -> Run:
@@ -101,6 +110,9 @@ def train(
         minutes: Time that may be spent.
         select_every: Renderer calls between validations; there is one at the end too.
         stop: Whether to end before the next step, without a last validation.
+        validated: Renderer calls at the last validation of a run that is gone on with.
+        save: Writes what the run can be gone on from, and is given ``validated``; called after each validation and when
+            the run is stopped.
         on_step: Is given what was spent so far and the mean score of each step.
         on_selection: Is given what was spent so far and the gain per width of each validation.
 
@@ -120,7 +132,6 @@ def train(
     if select_every < 1:
         raise UsageError(f"select_every {select_every} is not positive: give renderer calls between validations")
     begun, first = time.monotonic(), baseline.steps
-    validated = -1  # renderer calls at the last validation
 
     def spent(ended: Ended | None = None) -> Run:
         return Run(baseline.steps, baseline.calls, time.monotonic() - begun, ended)
@@ -131,10 +142,12 @@ def train(
         gain = selection.consider(baseline.average, baseline.steps)
         if on_selection is not None:
             on_selection(spent(), gain)
+        save(validated)
 
     while True:
         left = None if calls is None else calls - baseline.calls
         if stop():
+            save(validated)
             return spent("stopped")
         if left is not None and left < baseline.calls_per_scene:
             ended: Ended = "calls"
@@ -150,6 +163,48 @@ def train(
     if validated != baseline.calls:
         validate()
     return spent(ended)
+
+
+class BaselineState:
+    """The file that a run is gone on from.
+
+    Args:
+        improvement: The run.
+        baseline: Its method.
+
+    Attributes:
+        validated: Renderer calls at the last validation of the earlier sittings; -1 before any.
+        seconds: Seconds of the earlier sittings.
+    """
+
+    def __init__(self, improvement: Improvement, baseline: Baseline) -> None:
+        self.improvement, self.baseline = improvement, baseline
+        self.path = improvement.settings.out / STATE
+        self.validated, self.seconds = -1, 0.0
+        self._begun = time.monotonic()
+
+    def save(self, validated: int) -> None:
+        """Write it, atomically."""
+        extra = {
+            "settings": self.improvement.kept,
+            "selection": self.improvement.selection.state(),
+            "validated": validated,
+            "seconds": self.seconds + time.monotonic() - self._begun,
+        }
+        write_state(self.path, {"baseline": self.baseline.state(), "extra": extra})
+
+    def load(self) -> None:
+        """Take up what :meth:`save` wrote.
+
+        Raises:
+            UsageError: It is damaged or of another method.
+        """
+        with reading_state(self.path) as state:
+            self.baseline.load_state(state["baseline"])
+            set_torch_generators(state["torch_generators"])
+            extra = state["extra"]
+            self.improvement.selection.load_state(extra["selection"])
+            self.validated, self.seconds = extra["validated"], extra["seconds"]
 
 
 class BaselineProgress:

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from blindsr_agents.baselines import FineTuneConfig, RandomSearch, RandomSearchConfig
+from blindsr_agents.baselines import Baseline, FineTuneConfig, RandomSearch, RandomSearchConfig
 from blindsr_agents.baselines.run import BaselineSettings
 from train_baseline import main
 
 from sr_env.models import load_predictor, read_card
+from sr_env.utils.checks import FileInTheWayError, UsageError
+from sr_env.utils.digests import content_digest
+from sr_env.utils.resume import read_verified
 
 
 @pytest.fixture
@@ -65,6 +68,43 @@ def test_ctrl_c_keeps_the_best_so_far(small: dict[str, Any], monkeypatch: pytest
     card = read_card(small["out"] / "actor_x4.safetensors")
     assert (card["ended"], card["steps"], card["renderer_calls"]) == ("stopped", 4, 32)
     assert card["kept"].startswith("step")
+
+
+@pytest.mark.parametrize("method", ["gradient", "random"])
+def test_resumed_run_is_the_uninterrupted_one(
+    method: Any, small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped between two validations, or killed after one, it ends as one that was not."""
+    rate = {"gradient": 3e-3, "random": 1.0}[method]
+    common = {**small, "method": method, "reward": {"psnr": 1.0}, "learning_rate": rate}
+    whole = main(BaselineSettings(**common))
+    step = Baseline.step
+
+    def interrupted(self: Baseline, calls: int | None = None) -> float:
+        if self.steps in (1, 5):
+            signal.raise_signal(signal.SIGINT)
+        if self.steps == 7:
+            raise MemoryError  # the run ends here as by SIGKILL, without a word
+        return step(self, calls)
+
+    cut = {**common, "out": tmp_path / "cut"}
+    monkeypatch.setattr(Baseline, "step", interrupted)
+    for resume in (False, True):
+        with pytest.raises(KeyboardInterrupt):
+            main(BaselineSettings(resume=resume, **cut))
+    if method == "gradient":
+        with pytest.raises(MemoryError):
+            main(BaselineSettings(resume=True, **cut))
+    monkeypatch.setattr(Baseline, "step", step)
+    told = main(BaselineSettings(resume=True, **cut))
+    assert {**told, "seconds": 0} == {**whole, "seconds": 0}
+    one, other = (read_verified(folder / "state.pt") for folder in (small["out"], cut["out"]))
+    assert content_digest(one["baseline"]) == content_digest(other["baseline"])
+    assert content_digest(one["extra"]["selection"]) == content_digest(other["extra"]["selection"])
+    with pytest.raises(UsageError, match=rf"--learning-rate was {rate:g} and is 0\.5"):
+        main(BaselineSettings(resume=True, **{**cut, "learning_rate": 0.5}))
+    with pytest.raises(FileInTheWayError, match="add --resume to go on"):
+        main(BaselineSettings(**cut))
 
 
 def test_the_script_refuses_niqe_by_gradient(small: dict[str, Any]) -> None:
