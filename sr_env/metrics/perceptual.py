@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +23,10 @@ def _lpips_heads(net: str) -> list[Tensor]:
     if spec is None or not spec.submodule_search_locations:
         raise WeightsUnavailable("LPIPS needs the package lpips for its learned weights: pip install 'lpips>=0.1.4'")
     path = Path(spec.submodule_search_locations[0]) / "weights" / "v0.1" / f"{net}.pth"
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise WeightsUnavailable(f"{path} cannot be used ({error}): install lpips again") from error
     return [state[f"lin{index}.model.1.weight"].flatten() for index in range(5)]
 
 

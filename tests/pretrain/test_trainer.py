@@ -180,6 +180,10 @@ def test_the_best_weights_are_exported(settings: AMNetSettings, trainer: Callabl
     def validate(network: nn.Module) -> tuple[dict[str, float], torch.Tensor]:
         assert not network.training
         averages.append({k: v.clone() for k, v in network.state_dict().items()})
+        # The moving average, and not the weights of the last step, which are noisier.
+        assert all(torch.equal(v, run.average.state_dict()[k]) for k, v in averages[-1].items())
+        if run.step > 1:
+            assert not torch.equal(averages[-1]["head.weight"], run.task.network.state_dict()["head.weight"])
         return {"psnr": next(scores)}, torch.zeros(3, 4, 4)
 
     run.task.validate = validate  # type: ignore[method-assign]

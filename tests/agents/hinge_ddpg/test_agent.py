@@ -114,6 +114,32 @@ def test_actor_climbs_to_the_reward_and_the_anchor_holds_it(make: Make, remember
     assert abs(shifts[100.0]) < 0.03
 
 
+@pytest.mark.parametrize("pessimism", [0.0, 1.0, 2.5])
+def test_the_actor_climbs_the_critics_mean_less_their_disagreement(make: Make, pessimism: float) -> None:
+    """Not plus it: it would seek out what the critics know nothing of."""
+    agent = make(pessimism=pessimism, critics=3, learning_starts=1000)
+    agent.learn(32)
+    batch = agent.memory.draw(16, np.random.default_rng(0), images=False)
+    agent.policy.set_training_mode(False)
+    with torch.no_grad():
+        agent.actor.predictor.head[-1].bias += 0.5  # at its start all critics promise nothing
+        features, _ = agent.critic.split(batch.descriptions)
+        values = agent.critic.score(batch.descriptions, torch.tanh(agent.actor.logits(features))).numpy()
+    spread = values.std(0).mean()
+    told = agent._climb(batch)["actor_value"].item()
+    assert told == pytest.approx(values.mean() - pessimism * spread, abs=1e-5)
+    assert pessimism == 0 or spread > 1e-3
+
+
+def test_what_the_actor_climbs_rises(make: Make) -> None:
+    agent = make(pessimism=2.0, critics=3, learning_starts=1000, actor_learning_rate=1e-3, anchor=0.0)
+    agent.learn(32)
+    batch = agent.memory.draw(16, np.random.default_rng(0), images=False)
+    agent.policy.set_training_mode(False)
+    values = [agent._climb(batch)["actor_value"].item() for _ in range(30)]
+    assert values[-1] > values[0] + 1e-3
+
+
 def test_printed_loss_runs_away(make: Make, remember: Remember) -> None:
     values = {}
     for loss in ("printed", "hinge_l2"):

@@ -12,6 +12,7 @@ import os
 import shutil
 import socket
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,8 +23,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr_env.cli.demo import Settings, serving
-from sr_env.cli.demo_session import BLEND
+from sr_env.cli.demo import Settings, build_page, serving
+from sr_env.cli.demo_session import BLEND, Studio
 from sr_env.utils.checks import UsageError
 
 
@@ -96,6 +97,38 @@ def test_no_file_outside_is_opened(address: str, tiny_renderer: Path, photo: Pat
     told = submit(address, "outside", "run", [data, None, str(tiny_renderer), 1.0])
     assert not told["end"]["success"]
     assert "url" not in json.dumps(told["end"]["output"].get("data", ""))  # no picture came back
+
+
+def test_the_page_itself_opens_only_what_was_uploaded(
+    tiny_renderer: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where Gradio, which looks first, would let a path through."""
+    pytest.importorskip("gradio", reason="the extra demo is not installed")
+    folder, opened = tmp_path / "uploads", list[Path]()
+    inside = folder / "photo.png"
+    folder.mkdir()
+    inside.write_bytes(photo.read_bytes())
+    (folder / "link.png").symlink_to(photo)
+    studio = Studio(str(tiny_renderer), device="cpu")
+    page = build_page(studio, [(photo, photo)], folder)
+
+    def remember(source: Path, truth: Path | None, *settings: Any) -> None:
+        opened.extend(path for path in (source, truth) if path is not None)
+        raise UsageError("opened")
+
+    monkeypatch.setattr(studio, "open", remember)
+    run = next(event.fn for event in page.fns.values() if event.fn.__name__ == "on_open")
+    outside = [photo, folder / "link.png", folder / ".." / "photo.png", Path("/etc/passwd"), Path("README.md")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for path in outside:
+            run({"path": str(path)}, None, str(tiny_renderer), 0.5)
+            run({"path": str(inside)}, {"path": str(path)}, str(tiny_renderer), 0.5)
+        for sent in (str(photo), {"path": None}, {"path": [str(photo)]}, {"url": "http://evil.example/a.png"}, 3):
+            run(sent, None, str(tiny_renderer), 0.5)
+        assert opened == []
+        run({"path": str(inside)}, None, str(tiny_renderer), 0.5)
+    assert opened == [inside]
 
 
 def test_uploads_run_and_wait_for_each_other(address: str, tiny_renderer: Path, photo: Path) -> None:
