@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -237,6 +237,7 @@ def load_predictor(
     scale: int | None = None,
     basis: KernelBasis | None = None,
     device: torch.device | str = "cpu",
+    controls: Sequence[str] = ("code",),
 ) -> Checkpoint[KernelPredictor]:
     """Load a kernel predictor by short name (``"predictor_x4"``) or path.
 
@@ -245,12 +246,21 @@ def load_predictor(
         scale: The magnification needed; None takes any.
         basis: The kernel basis that the predictor's codes must be in (the renderer's); None takes any.
         device: Where the network goes.
+        controls: What actions hold where it is used (:class:`~sr_env.simulator.SimulatorSettings`). A predictor gives
+            these, or the code alone.
 
     Raises:
         MissingFileError: No such name or file; lists the released names.
-        UsageError: The file is damaged, is no predictor, is for another scale or basis, or its card disagrees with it.
+        UsageError: The file is damaged, is no predictor, is for another scale or basis, its card disagrees with it, or
+            it gives other controls.
     """
     checkpoint: Checkpoint[KernelPredictor] = _load(name, "predictor", scale, device)
+    given = checkpoint.card.get("controls", ["code"])
+    if given not in (["code"], list(controls)):
+        raise UsageError(
+            f"predictor {str(name)!r} gives {', '.join(given)} and here {', '.join(controls)} is taken: use it in "
+            f"environments and comparisons with controls {given!r}, or a predictor of codes alone"
+        )
     if basis is not None and not basis.matches(checkpoint.basis):
         raise UsageError(
             f"predictor {str(name)!r} speaks kernel basis {checkpoint.basis.digest}, the renderer {basis.digest}: "

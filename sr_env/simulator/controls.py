@@ -183,7 +183,7 @@ def widened(predictor: Checkpoint[KernelPredictor], controls: Sequence[str]) -> 
     """
     network, names = predictor.network, check_controls(controls)
     missing = predictor.basis.code_length + len(names) - 1 - network.code_length
-    if not missing:
+    if missing <= 0:
         return predictor
     wide = deepcopy(network)
     last = wide.head[-1]

@@ -22,7 +22,7 @@ from blindsr_agents.training.settings import ImprovementSettings
 from blindsr_agents.training.state import save_actor
 from sr_env.models import Checkpoint, KernelPredictor
 from sr_env.photos import BundledPhotos, Part, PhotoSource, Softened, Subset, hold_out, open_photos
-from sr_env.simulator import Simulator, SimulatorSettings
+from sr_env.simulator import Simulator, SimulatorSettings, widened
 from sr_env.utils.provenance import command_line, commit, hardware, public_path
 
 #: Bytes of decoded photos kept, so that a whole run stays under 2 GB.
@@ -41,7 +41,7 @@ class Improvement:
         settings: As given.
         photos: Photos to train on.
         simulator: Degrades, renders and scores the held-out photos.
-        pretrained: The actor to be improved.
+        pretrained: The actor to be improved: the predictor, which gives zeros for the controls beside the code.
         selection: Keeps the best actor.
 
     Raises:
@@ -69,7 +69,7 @@ class Improvement:
             SimulatorSettings(photos=held_out, info_metrics=tuple(settings.guards), **settings.environment())
         )
         assert self.simulator.predictor is not None
-        self.pretrained: Checkpoint[KernelPredictor] = self.simulator.predictor
+        self.pretrained: Checkpoint[KernelPredictor] = widened(self.simulator.predictor, settings.controls)
         scenes = WholeScenes(self.simulator, settings.selection_widths, max_side=settings.selection_side)
         self.selection = Selection(scenes, self.pretrained.network, settings.guards)
 
