@@ -258,8 +258,8 @@ def load_predictor(
     given = checkpoint.card.get("controls", ["code"])
     if given not in (["code"], list(controls)):
         raise UsageError(
-            f"predictor {str(name)!r} gives {', '.join(given)} and here {', '.join(controls)} is taken: use it in "
-            f"environments and comparisons with controls {given!r}, or a predictor of codes alone"
+            f"predictor {str(name)!r} gives {', '.join(given)} and here {', '.join(controls)} is taken: use it where "
+            f"controls are {given!r}, or take a predictor of codes alone"
         )
     if basis is not None and not basis.matches(checkpoint.basis):
         raise UsageError(

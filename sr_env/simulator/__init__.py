@@ -1,6 +1,5 @@
 """The one place where a scene is drawn, degraded, rendered and scored."""
 
-from sr_env.simulator.controls import CONTROLS, Controls, check_controls, sharpened, widened
 from sr_env.simulator.options import SceneOptions
 from sr_env.simulator.scenes import Episode, Result, Scenes
 from sr_env.simulator.settings import (
@@ -15,11 +14,9 @@ from sr_env.simulator.simulator import UNIFORMS_PER_SCENE, Simulator
 
 __all__ = [
     "CONSISTENCY",
-    "CONTROLS",
     "MAX_STEPS",
     "REFERENCES",
     "UNIFORMS_PER_SCENE",
-    "Controls",
     "Episode",
     "Reference",
     "Result",
@@ -27,8 +24,5 @@ __all__ = [
     "Scenes",
     "Simulator",
     "SimulatorSettings",
-    "check_controls",
     "reward_title",
-    "sharpened",
-    "widened",
 ]

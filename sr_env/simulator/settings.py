@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from sr_env.degradation import Reduction
+from sr_env.models import check_controls
 from sr_env.photos import DEFAULT_MEMORY_BUDGET, PhotoSource
-from sr_env.simulator.controls import check_controls
 from sr_env.utils.checks import MIN_LR_SIZE, SCALES, UsageError, check_choice
 from sr_env.utils.devices import Precision
 

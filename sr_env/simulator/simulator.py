@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from sr_env.degradation import Degradation, Kernels, bicubic_resize, quantize
 from sr_env.metrics import WeightedScore, create_metric
-from sr_env.models import Checkpoint, KernelPredictor, load_predictor, load_renderer
+from sr_env.models import Checkpoint, Controls, KernelPredictor, load_predictor, load_renderer, partner_name
 from sr_env.photos import crops, open_photos
-from sr_env.simulator.controls import Controls, partner_name
 from sr_env.simulator.options import SceneOptions
 from sr_env.simulator.scenes import Episode, Result, Scenes, updated_kernels
 from sr_env.simulator.settings import CONSISTENCY, SimulatorSettings

@@ -19,11 +19,10 @@ from blindsr_agents.iterative import IterativeHinge, Player, save_corrector
 from blindsr_agents.stock.algorithms import StockAgent
 from rich.console import Console
 
-from sr_env import Upscaler
 from sr_env.envs.sb3 import BlindSRVecEnv
 from sr_env.envs.vector import BlindSRIterativeVectorEnv, BlindSRVectorEnv
-from sr_env.models import load_predictor
-from sr_env.simulator import Simulator, SimulatorSettings, widened
+from sr_env.models import load_predictor, widened
+from sr_env.simulator import Simulator, SimulatorSettings
 from sr_env.utils.checks import UsageError
 
 CONTROLS = ("code", "sharpen")
@@ -126,7 +125,6 @@ def test_a_run_writes_an_actor_that_only_the_same_controls_take(
     for use in (
         lambda: load_predictor(run.path),
         lambda: load_predictor(run.path, controls=("code", "blend")),
-        lambda: Upscaler(settings["renderer"], predictor=run.path, device="cpu"),
         lambda: Simulator(SimulatorSettings(**settings | {"predictor": run.path})),
     ):
         with pytest.raises(UsageError, match=r"gives code, sharpen and here .* is taken"):

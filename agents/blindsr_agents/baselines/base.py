@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sr_env.models import Checkpoint, KernelPredictor
-from sr_env.simulator import UNIFORMS_PER_SCENE, Scenes, Simulator, widened
+from sr_env.models import Checkpoint, KernelPredictor, widened
+from sr_env.simulator import UNIFORMS_PER_SCENE, Scenes, Simulator
 from sr_env.utils import torchvision_compat as _torchvision  # noqa: F401  # before stable_baselines3, whose imports reach torchvision
 from sr_env.utils.checks import UsageError
 

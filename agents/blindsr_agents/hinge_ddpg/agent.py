@@ -47,8 +47,7 @@ from blindsr_agents.training.state import (
     set_torch_generators,
     write_state,
 )
-from sr_env.models import Checkpoint, KernelPredictor, load_predictor
-from sr_env.simulator import widened
+from sr_env.models import Checkpoint, KernelPredictor, load_predictor, widened
 from sr_env.utils import torchvision_compat as _torchvision  # noqa: F401  # before stable_baselines3, which reaches it
 from sr_env.utils.checks import UsageError
 
@@ -361,7 +360,7 @@ class HingeDDPG(DDPG):
         """Write the averaged actor as a kernel predictor, which ``load_predictor`` and ``blindsr upscale`` take.
 
         One of more controls than the code says so in its card: ``load_predictor`` takes it where the same ``controls``
-        are given, and ``blindsr upscale`` refuses it.
+        are given, and ``blindsr upscale`` where it does not blend.
 
         Args:
             path: Safetensors file to write; its card, a JSON file, goes beside it.

@@ -41,8 +41,7 @@ from blindsr_agents.iterative.critic import CorrectionCritic
 from blindsr_agents.iterative.replay import EpisodeBatch, EpisodeMemory, n_step_returns
 from blindsr_agents.training import reading_state, set_torch_generators, write_state
 from sr_env.envs.vector import BlindSRIterativeVectorEnv
-from sr_env.models import Checkpoint, KernelPredictor
-from sr_env.simulator import widened
+from sr_env.models import Checkpoint, KernelPredictor, widened
 from sr_env.utils.checks import UsageError
 from sr_env.utils.images import to_images
 

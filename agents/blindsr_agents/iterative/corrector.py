@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sr_env.degradation import bicubic_resize, quantize
-from sr_env.models import Checkpoint, KernelPredictor
-from sr_env.simulator import Simulator, widened
+from sr_env.models import Checkpoint, KernelPredictor, widened
+from sr_env.simulator import Simulator
 from sr_env.utils.checks import MissingFileError, UsageError
 from sr_env.utils.files import atomic_write
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sr_env.simulator import check_controls
+from sr_env.models import check_controls
 from sr_env.utils.checks import UsageError
 from sr_env.utils.devices import Precision
 from sr_env.utils.script import Weights
@@ -36,7 +36,8 @@ class ImprovementSettings:
         guards: How much worse other metrics may become on the selection scenes, such as ``--guards psnr=0.1``, in their
             own units, as the mean over widths.
         controls: What an action holds: code, and after it any of sharpen and blend, in this order. Actors of more than
-            the code act in environments and comparisons with the same controls; ``blindsr upscale`` refuses them.
+            the code act in environments and comparisons with the same controls. ``blindsr upscale`` sharpens as they
+            say, and refuses those that blend.
         blend_renderer: Name or path of the renderer at the other end of "blend"; None takes the released one.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: Of the renderer: "auto" (bf16 where the device computes in it), "fp32" or "bf16".

@@ -20,9 +20,9 @@ from blindsr_agents.evaluation.scene_sets import WholeScenes
 from blindsr_agents.training.selection import Selection
 from blindsr_agents.training.settings import ImprovementSettings
 from blindsr_agents.training.state import save_actor
-from sr_env.models import Checkpoint, KernelPredictor
+from sr_env.models import Checkpoint, KernelPredictor, widened
 from sr_env.photos import BundledPhotos, Part, PhotoSource, Softened, Subset, hold_out, open_photos
-from sr_env.simulator import Simulator, SimulatorSettings, widened
+from sr_env.simulator import Simulator, SimulatorSettings
 from sr_env.utils.provenance import command_line, commit, hardware, public_path
 
 #: Bytes of decoded photos kept, so that a whole run stays under 2 GB.

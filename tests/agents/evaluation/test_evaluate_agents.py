@@ -25,9 +25,9 @@ from rich.console import Console
 
 from sr_env.degradation import Degradation, quantize
 from sr_env.metrics import create_metric
+from sr_env.models import widened
 from sr_env.models.checkpoint import load_predictor, load_renderer, save_checkpoint
 from sr_env.models.predictor import KernelPredictor
-from sr_env.simulator import widened
 from sr_env.utils.checks import UsageError
 
 

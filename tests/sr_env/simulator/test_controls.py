@@ -10,9 +10,18 @@ import pytest
 import torch
 
 from sr_env.degradation import load_basis, quantize
-from sr_env.models import AMNet, available_checkpoints, load_predictor, load_renderer, save_checkpoint
-from sr_env.simulator import CONTROLS, Simulator, SimulatorSettings, sharpened, widened
-from sr_env.simulator.controls import PARTNERS, RANGES, SHARPEN_SIGMA
+from sr_env.models import (
+    CONTROLS,
+    AMNet,
+    available_checkpoints,
+    load_predictor,
+    load_renderer,
+    save_checkpoint,
+    sharpened,
+    widened,
+)
+from sr_env.models.controls import PARTNERS, RANGES, SHARPEN_SIGMA
+from sr_env.simulator import Simulator, SimulatorSettings
 from sr_env.utils.checks import UsageError
 
 UNIFORMS = np.random.default_rng(1).random((3, 6))
@@ -98,6 +107,12 @@ def test_information_tells_the_values_of_both_sides(settings: dict[str, Any]) ->
     simulator.step(actions)
     np.testing.assert_allclose(simulator.info()["sharpen"], (-1, 1, 2))
     np.testing.assert_allclose(simulator.info()["blend"], (1.25, -0.125, -0.25))
+
+
+def test_actions_of_more_than_is_controlled_are_no_codes(settings: dict[str, Any]) -> None:
+    simulator = make(settings, controls=("code", "sharpen"))
+    with pytest.raises(UsageError, match="actions of 12 numbers do not fit: give 11, one kernel code, one num"):
+        simulator.evaluate(simulator.draw(UNIFORMS), torch.zeros(3, 12))
 
 
 def test_sharpening_adds_the_known_amount_of_contrast() -> None:

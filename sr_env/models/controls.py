@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sr_env.models import Checkpoint, KernelPredictor
+from sr_env.models.checkpoint import Checkpoint
+from sr_env.models.predictor import KernelPredictor
 from sr_env.utils.checks import UsageError
 
 CODE = "code"
@@ -26,9 +27,13 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "blend": (-0.25, 1.25),  # share of the perceptual renderer
 }
 CONTROLS: tuple[str, ...] = (CODE, *RANGES)
+#: What an actor may give for the upscaler to apply it; a blend would take a second renderer.
+UPSCALED: tuple[str, ...] = (CODE, "sharpen")
 #: Standard deviation of the unsharp mask's Gaussian in HR pixels. Of 0.7, 1, 1.5 and 2, one strength for all scenes of
 #: BSD100 lowers LPIPS most for a given loss of PSNR at 0.7 and 1, and at 1 with the smaller strength, 1.5.
 SHARPEN_SIGMA = 1.0
+#: How many HR pixels around its own a sharpened pixel depends on.
+SHARPEN_RADIUS = math.ceil(3 * SHARPEN_SIGMA)
 #: Released renderer -> the released one at the other end of "blend".
 PARTNERS: Mapping[str, str] = {
     "amnet_l_x4": "amgan_x4",
@@ -122,14 +127,24 @@ class Controls:
 
         Returns:
             Codes [B, L], and values [B] by name: none where the action is the code alone.
+
+        Raises:
+            UsageError: The actions are of another length.
         """
+        if (given := actions.shape[-1]) not in (self.code_length, self.length):
+            raise UsageError(f"actions of {given} numbers do not fit: give {self.length}, {self.title}")
         values = {}
-        if actions.shape[-1] > self.code_length:
+        if given > self.code_length:
             for name, neutral in self.neutral.items():
                 low, high = RANGES[name]
                 action = actions[..., self.slices[name]].squeeze(-1)
                 values[name] = neutral + torch.where(action > 0, action * (high - neutral), action * (neutral - low))
         return self._basis.to_code(actions[..., self.slices[CODE]]), values
+
+    def joined(self, actions: Tensor) -> Tensor:
+        """Actions -> codes, and in the columns behind them the values of the further controls: all [B, A] or [B, L]."""
+        code, values = self.split(actions)
+        return torch.cat((code, *(value[:, None] for value in values.values())), dim=1)
 
     def render(self, lr: Tensor, code: Tensor, values: Mapping[str, Tensor]) -> Tensor:
         """Render, with gradients.
@@ -158,7 +173,7 @@ def sharpened(sr: Tensor, strength: Tensor) -> Tensor:
         sr: [B, C, H, W], float32; beyond the edges their outermost pixels go on.
         strength: [B]; 0 changes nothing, -1 gives the blurred images.
     """
-    radius, channels = math.ceil(3 * SHARPEN_SIGMA), sr.shape[1]
+    radius, channels = SHARPEN_RADIUS, sr.shape[1]
     taps = torch.arange(-radius, radius + 1, dtype=torch.float32, device=sr.device)
     taps = torch.softmax(-taps.square() / (2 * SHARPEN_SIGMA**2), 0).expand(channels, 1, 1, -1)
     with torch.autocast(sr.device.type, enabled=False):
