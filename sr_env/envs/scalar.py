@@ -66,7 +66,7 @@ class BlindSREnv(gym.Env[Any, np.ndarray]):
 
     | control | what it does | value at -1, 0 and 1 |
     |---|---|---|
-    | `sharpen` | adds to SR its difference from SR blurred by a Gaussian of one HR pixel, times the value | -1, 0, 2 |
+    | `sharpen` | adds to SR its difference from SR blurred by a Gaussian of 0.7 HR pixels, times the value | -1, 0, 4 |
     | `blend` | the share of the perceptual renderer, the rest of the faithful one; two renderings | -0.25, own, 1.25 |
 
     `blend` takes `renderer` and the one that is released with it, or `blend_renderer`; its own share is 1 where

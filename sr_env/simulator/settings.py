@@ -72,7 +72,7 @@ class SimulatorSettings:
         correction: Largest change of a code component by one action of the iterative environment, in action units,
             above 0 and at most 2.
         controls: What an action holds: "code", and after it in this order any of "sharpen" (strength of an unsharp mask
-            on SR, -1 to 2) and "blend" (share of the perceptual renderer, -0.25 to 1.25, at the cost of a second
+            on SR, -1 to 4) and "blend" (share of the perceptual renderer, -0.25 to 1.25, at the cost of a second
             rendering). Of these 0 in an action leaves the rendering as the reference's is.
         blend_renderer: The renderer at the other end of "blend", as ``renderer``; None takes the one that is released
             with it. It is only loaded for that control.

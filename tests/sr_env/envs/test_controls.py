@@ -67,7 +67,7 @@ def test_corrections_move_every_number_of_the_action(small: dict[str, Any]) -> N
     for expected in (0.4, 0.8, 1.0):
         observations, *_, infos = envs.step(np.full((2, 11), 0.8, np.float32))
         np.testing.assert_allclose(observations["code"][:, 10], expected, atol=1e-6)
-        np.testing.assert_allclose(infos["sharpen"], 2 * expected, atol=1e-6)
+        np.testing.assert_allclose(infos["sharpen"], 4 * expected, atol=1e-6)
 
 
 def test_episodes_that_begin_apart_keep_their_values(small: dict[str, Any]) -> None:
@@ -76,7 +76,7 @@ def test_episodes_that_begin_apart_keep_their_values(small: dict[str, Any]) -> N
     envs.step(np.full((2, 12), 0.5, np.float32))
     envs.reset(options={"reset_mask": np.array([True, False])})
     values = envs.simulator.episode.current.values
-    assert values["sharpen"].tolist() == [0.0, 0.5]
+    assert values["sharpen"].tolist() == [0.0, 1.0]
     assert values["blend"].tolist() == [0.0, 0.3125]
 
 

@@ -105,7 +105,7 @@ def test_information_tells_the_values_of_both_sides(settings: dict[str, Any]) ->
     actions[:, 10] = (-1, 0.5, 1)
     actions[:, 11] = (1, -0.5, -1)
     simulator.step(actions)
-    np.testing.assert_allclose(simulator.info()["sharpen"], (-1, 1, 2))
+    np.testing.assert_allclose(simulator.info()["sharpen"], (-1, 2, 4))
     np.testing.assert_allclose(simulator.info()["blend"], (1.25, -0.125, -0.25))
 
 

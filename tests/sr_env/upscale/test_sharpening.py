@@ -34,7 +34,7 @@ def test_the_picture_is_sharpened_as_the_actor_says(make: Any, sharpening: Path,
     code = torch.from_numpy(plain.predict(photo))[None]
     np.testing.assert_allclose(sharp.predict(photo), code[0], atol=1e-5)
     with torch.no_grad():
-        sr = sharpened(plain.renderer(lr, code), torch.tensor([2 * np.tanh(0.5)], dtype=torch.float32))
+        sr = sharpened(plain.renderer(lr, code), torch.tensor([4 * np.tanh(0.5)], dtype=torch.float32))
     expected = (255 * quantize(sr))[0].permute(1, 2, 0).numpy()
     result = sharp.upscale(photo)
     assert np.abs(result.pixels - expected).max() <= 1
