@@ -45,6 +45,9 @@ class Settings(EvaluationSettings):
         oracle_guards: How much worse than with the pretrained actor a searched code may make other metrics on a scene,
             such as ``--oracle-guards psnr=0.1``, in their own units: the limit of an agent held to the same.
         max_side: Longest side in HR pixels that an image keeps, around its centre; None keeps all.
+        controls: What an action holds, for actors that were trained with more than code, and for the oracle: code, and
+            after it any of sharpen and blend. Actors of codes alone are compared too.
+        blend_renderer: Name or path of the renderer at the other end of "blend"; None takes the released one.
         seed: Of the searches.
     """
 
@@ -53,6 +56,8 @@ class Settings(EvaluationSettings):
     oracle_evaluations: int = 0
     oracle_guards: Weights = field(default_factory=dict)
     max_side: int | None = None
+    controls: tuple[str, ...] = ("code",)
+    blend_renderer: str | None = None
     seed: int = 0
 
 
@@ -77,6 +82,8 @@ def measure(settings: Settings, console: Console) -> Comparisons:
         scale=s.scale,
         predictor=s.predictor,
         info_metrics=metrics,
+        controls=s.controls,
+        blend_renderer=s.blend_renderer,
         device=s.device,
         precision=s.precision,
     )

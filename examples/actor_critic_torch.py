@@ -144,7 +144,7 @@ def main(settings: Settings) -> BeforeAfter:
     )
     simulator = cast(BlindSRVectorEnv, envs.unwrapped).simulator
     describe = SceneFeatures.of(simulator, settings.predictor)
-    agent = ActorCritic(describe.space.shape[0], simulator.code_length, settings.hidden, settings.spread)
+    agent = ActorCritic(describe.space.shape[0], simulator.controls.length, settings.hidden, settings.spread)
     agent.to(simulator.device)
 
     @torch.no_grad()

@@ -110,7 +110,7 @@ def main(settings: Settings) -> BeforeAfter:
     ray.init(num_cpus=1, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     register_env(_ENVIRONMENT, make_env)
     algorithm = configure(settings).build_algo()
-    length = held_out.scenes.simulator.code_length
+    length = held_out.scenes.simulator.controls.length
 
     @torch.no_grad()
     def act(images: np.ndarray) -> np.ndarray:

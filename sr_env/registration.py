@@ -4,9 +4,12 @@ from __future__ import annotations
 
 
 def register_envs() -> None:
-    """Register ``BlindSR-v0`` and ``BlindSRIterative-v0``, scalar and vector; a second call changes nothing.
+    """Register ``BlindSR-v0``, ``BlindSRControls-v0`` and ``BlindSRIterative-v0``, scalar and vector.
 
-    There is no limit of steps: both end by themselves, and a limit would call that a truncation.
+    A second call changes nothing. ``BlindSRControls-v0`` is the first with one more number in the action: sharpening
+    works with every renderer and costs next to nothing, where blending takes two renderers.
+
+    There is no limit of steps: episodes end by themselves, and a limit would call that a truncation.
     """
     from gymnasium.envs.registration import register, registry
 
@@ -16,6 +19,12 @@ def register_envs() -> None:
         id="BlindSR-v0",
         entry_point="sr_env.envs.scalar:BlindSREnv",
         vector_entry_point="sr_env.envs.vector:BlindSRVectorEnv",
+    )
+    register(
+        id="BlindSRControls-v0",
+        entry_point="sr_env.envs.scalar:BlindSREnv",
+        vector_entry_point="sr_env.envs.vector:BlindSRVectorEnv",
+        kwargs={"controls": ("code", "sharpen")},
     )
     register(
         id="BlindSRIterative-v0",

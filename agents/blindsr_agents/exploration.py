@@ -54,7 +54,8 @@ def measured_noise_shape(simulator: Simulator, noise: float, limit: float, seed:
         seed: Of the scenes, whose kernel widths are drawn like any.
     """
     noise_shape(torch.eye(1), noise, limit)  # a wrong number shows before the work
-    change = torch.zeros(simulator.code_length, simulator.code_length, device=simulator.device)
+    length = simulator.controls.length
+    change = torch.zeros(length, length, device=simulator.device)
     for uniforms in np.random.default_rng(seed).random((_BATCHES, _BATCH, UNIFORMS_PER_SCENE)):
         scenes = simulator.draw(uniforms)
         change += simulator.change(scenes, simulator.reconstruct(scenes)[1]) / _BATCHES

@@ -64,6 +64,7 @@ def scene_panel(simulator: Simulator, index: int = 0, episode: Episode | None = 
         }
         for name, value in current.terms.items()
     }
+    values |= {name: {"sr": float(value[index])} for name, value in current.values.items()}
     values["reward"] = {"sr": float(episode.reward[index])}
     code = torch.stack((scenes.code[index], current.code[index]))
     true, chosen = simulator.basis.decode(code).cpu().numpy()

@@ -19,8 +19,8 @@ RENDER_MODES = ("rgb_array", "human")
 
 
 def action_space(simulator: Simulator) -> spaces.Box:
-    """One kernel code: float32 in [-1, 1]^L."""
-    return spaces.Box(-1.0, 1.0, (simulator.code_length,), np.float32)
+    """One kernel code, and the further controls: float32 in [-1, 1]^A."""
+    return spaces.Box(-1.0, 1.0, (simulator.controls.length,), np.float32)
 
 
 def observation_space(simulator: Simulator) -> spaces.Space[Any]:
@@ -61,6 +61,17 @@ class BlindSREnv(gym.Env[Any, np.ndarray]):
     codes of the kernels that occur fill 80 % of the range in every component. The zero action is the middle of the
     range. A value outside [-1, 1] or NaN raises `UsageError`, a `ValueError`.
 
+    With `controls` each further control follows the code as one number, of which 0 leaves the rendering as the
+    reference's is: `Box(-1, 1, (11,), float32)` in `BlindSRControls-v0`, whose `controls` are `("code", "sharpen")`.
+
+    | control | what it does | value at -1, 0 and 1 |
+    |---|---|---|
+    | `sharpen` | adds to SR its difference from SR blurred by a Gaussian of 0.7 HR pixels, times the value | -1, 0, 4 |
+    | `blend` | the share of the perceptual renderer, the rest of the faithful one; two renderings | -0.25, own, 1.25 |
+
+    `blend` takes `renderer` and the one that is released with it, or `blend_renderer`; its own share is 1 where
+    `renderer` was trained against a discriminator, as AMGAN, and else 0.
+
     ## Observation Space
     `Box(0, 255, (p, p, 3), uint8)`: the LR image, RGB, with `p = patch_size / scale` (48 by default).
 
@@ -87,12 +98,13 @@ class BlindSREnv(gym.Env[Any, np.ndarray]):
 
     | key | meaning |
     |---|---|
-    | `code_true`, `action_true` | the true kernel's code, and the same as an action, [10] |
+    | `code_true`, `action_true` | the true kernel's code, and the same as an action (further controls are 0), [10] |
     | `kernel_width`, `kernel_angle` | the true kernel's widths in HR pixels, [2], and angle in radians |
     | `photo`, `crop` | index of the photo, and (top, left) of the patch in HR pixels |
     | `<metric>_reference`, `score_reference` | each metric's raw value for the reference, and their weighted sum |
     | `<metric>`, `score` | the same for SR (`step` only) |
     | `code` | the code chosen (`step` only), [10] |
+    | `sharpen`, `blend` | their values, where they are controls (`step` only) |
     | `sr` | the SR image, uint8 [P, P, 3] (`step` only, with `info_images=True`) |
 
     Metrics are those of `reward` and of `info_metrics`. For rewards of one's own, `env.unwrapped.sr` and
@@ -155,7 +167,7 @@ class BlindSREnv(gym.Env[Any, np.ndarray]):
         """Choose (or correct) the kernel code.
 
         Args:
-            action: float32 in [-1, 1], [10].
+            action: float32 in [-1, 1], [10], and one more for each further control.
 
         Returns:
             Observation, reward, terminated, truncated (always False here), information.
@@ -171,7 +183,8 @@ class BlindSREnv(gym.Env[Any, np.ndarray]):
         except ValueError:  # lists of several lengths
             raise UsageError(f"the action is no array: give float32 {self.action_space.shape}") from None
         if shape != self.action_space.shape:
-            raise UsageError(f"action shape {shape} does not fit: give {self.action_space.shape}, one kernel code")
+            title = self.simulator.controls.title
+            raise UsageError(f"action shape {shape} does not fit: give {self.action_space.shape}, {title}")
         reward = float(self.simulator.step(np.asarray(action)[None])[0])
         observation, info = self._outcome()
         return observation, reward, bool(self.simulator.over[0]), False, info
@@ -223,7 +236,8 @@ class BlindSRIterativeEnv(BlindSREnv):
 
     ## Action Space
     `Box(-1, 1, (10,), float32)`: a correction. The code, in action units, becomes
-    `clip(code + correction * action, -1, 1)` with the setting `correction` = 0.5.
+    `clip(code + correction * action, -1, 1)` with the setting `correction` = 0.5. Further `controls` are corrected
+    alike.
 
     ## Observation Space
     `Dict`:
@@ -231,12 +245,12 @@ class BlindSRIterativeEnv(BlindSREnv):
     | key | space | meaning |
     |---|---|---|
     | `lr` | `Box(0, 255, (p, p, 3), uint8)` | the LR image |
-    | `code` | `Box(-1, 1, (10,), float32)` | the code so far, in action units |
+    | `code` | `Box(-1, 1, (10,), float32)` | the code so far, in action units, and further `controls` after it |
     | `sr` | `Box(0, 255, (p, p, 3), uint8)` | the reconstruction so far, reduced to LR's size |
 
     ## Rewards
     The improvement of the score over the previous step, so that the rewards of an episode add up to the reward that
-    `BlindSR-v0` gives for the last code.
+    `BlindSR-v0` gives for the last code (and `controls`).
 
     ## Starting State
     As `BlindSR-v0`. With reference `"predictor"` the first code is the predictor's, otherwise the mean kernel's.

@@ -135,7 +135,7 @@ class BlindSRVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         """Act in every sub-environment; where episodes end, `autoreset_mode` says what follows.
 
         Args:
-            actions: float32 in [-1, 1], [N, 10].
+            actions: float32 in [-1, 1], [N, 10], and one more for each further control.
 
         Returns:
             Observations, rewards float64 [N], terminations and truncations bool [N], information. An episode that

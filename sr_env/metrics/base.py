@@ -244,7 +244,10 @@ class MetricFactory(Protocol):
 M = TypeVar("M", bound=type[Metric])
 _REGISTRY: dict[str, MetricFactory] = {}
 #: What ``info`` of the environments holds under names of its own.
-_RESERVED = ("action_true", "code", "code_true", "consistency", "crop", "photo", "reward", "score", "sr")
+_RESERVED = (
+    *("action_true", "blend", "code", "code_true", "consistency", "crop"),
+    *("photo", "reward", "score", "sharpen", "sr"),
+)
 
 
 def register(metric: M) -> M:

@@ -13,27 +13,34 @@ from sr_env.models.checkpoint import (
     save_checkpoint,
     warn_of_other_renderer,
 )
+from sr_env.models.controls import CONTROLS, Controls, check_controls, partner_name, sharpened, widened
 from sr_env.models.predictor import KernelPredictor
 
 __all__ = [
+    "CONTROLS",
     "RELEASED",
     "SIZES",
     "AMLayer",
     "AMNet",
     "BlendedRenderer",
     "Checkpoint",
+    "Controls",
     "KernelPredictor",
     "Renderer",
     "available_checkpoints",
     "blend_renderers",
+    "check_controls",
     "check_texture",
     "create_amnet",
     "load_predictor",
     "load_renderer",
     "parameter_count",
+    "partner_name",
     "read_card",
     "register_renderer",
     "registered_renderers",
     "save_checkpoint",
+    "sharpened",
     "warn_of_other_renderer",
+    "widened",
 ]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from sr_env.degradation import KernelBasis, family_of, load_basis
 from sr_env.models.adapters import as_renderer, is_spandrel
 from sr_env.models.base import RELEASED, registered_name, registered_renderers, renderer_factory
-from sr_env.models.checkpoint_file import Kind, as_read, check_architecture, read_checkpoint, shown
+from sr_env.models.checkpoint_file import Kind, as_read, build_network, read_checkpoint, shown
 from sr_env.models.predictor import KernelPredictor
 from sr_env.utils.checks import SCALES, MissingFileError, UsageError
 from sr_env.utils.digests import tensor_digest
@@ -239,6 +239,7 @@ def load_predictor(
     scale: int | None = None,
     basis: KernelBasis | None = None,
     device: torch.device | str = "cpu",
+    controls: Sequence[str] = ("code",),
 ) -> Checkpoint[KernelPredictor]:
     """Load a kernel predictor by short name (``"predictor_x4"``) or path.
 
@@ -247,12 +248,21 @@ def load_predictor(
         scale: The magnification needed; None takes any.
         basis: The kernel basis that the predictor's codes must be in (the renderer's); None takes any.
         device: Where the network goes.
+        controls: What actions hold where it is used (:class:`~sr_env.simulator.SimulatorSettings`). A predictor gives
+            these, or the code alone.
 
     Raises:
         MissingFileError: No such name or file; lists the released names.
-        UsageError: The file is damaged, is no predictor, is for another scale or basis, or its card disagrees with it.
+        UsageError: The file is damaged, is no predictor, is for another scale or basis, its card disagrees with it, or
+            it gives other controls.
     """
     checkpoint: Checkpoint[KernelPredictor] = _load(name, "predictor", scale, device)
+    given = checkpoint.card.get("controls", ["code"])
+    if given not in (["code"], list(controls)):
+        raise UsageError(
+            f"predictor {str(name)!r} gives {', '.join(given)} and here {', '.join(controls)} is taken: use it where "
+            f"controls are {given!r}, or take a predictor of codes alone"
+        )
     if basis is not None and not basis.matches(checkpoint.basis):
         raise UsageError(
             f"predictor {str(name)!r} speaks kernel basis {checkpoint.basis.digest}, the renderer {basis.digest}: "
@@ -383,15 +393,17 @@ def _load(name: str | os.PathLike[str], kind: Kind, scale: int | None, device: t
         )
     factory = KernelPredictor if kind == "predictor" else _factory(name, card)
     try:
-        network = _build(factory, card["architecture"], _prefixed(tensors, "network."))
+        network = build_network(factory, card["architecture"], _prefixed(tensors, "network."))
     except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(
             f"the tensors of {str(name)!r} do not fit its architecture {shown(card['architecture'])} ({error}): "
             "it was written by another version, train it again"
         ) from error
+    controls = card.get("controls", ["code"])  # a number each, beside the code
+    length = basis.code_length + (len(controls) - 1 if isinstance(controls, list) else 0)
     for what, own, wanted in (
         ("scale", getattr(network, "scale", card["scale"]), (card["scale"],)),
-        ("code_length", getattr(network, "code_length", basis.code_length), (basis.code_length, 0)),
+        ("code_length", getattr(network, "code_length", length), (length, 0)),
     ):
         if own not in wanted:
             raise UsageError(
@@ -400,31 +412,6 @@ def _load(name: str | os.PathLike[str], kind: Kind, scale: int | None, device: t
             )
     network.requires_grad_(False).eval().to(device, torch.float32)  # whatever the default type
     return Checkpoint(network, basis.to(device), card, path)
-
-
-def _build(factory: Callable[..., nn.Module], architecture: Any, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """The network of an architecture with a file's tensors, which bound the memory that it may ask for.
-
-    Raises:
-        TypeError: The architecture is not one of the factory's.
-        ValueError: A number of it is out of bounds.
-        RuntimeError: It is of other names or shapes than the tensors.
-    """
-    check_architecture(architecture)
-    try:
-        with torch.device("meta"):  # shapes without memory
-            sketch: Mapping[str, Tensor] = factory(**architecture).state_dict()
-    except Exception:  # arguments that are wrong, which show again below; or a network that looks at its own weights
-        sketch = {}
-    for name, drawn in sketch.items():
-        if name in tensors and drawn.shape != tensors[name].shape:
-            raise RuntimeError(f"{name} is {list(tensors[name].shape)}, not {list(drawn.shape)}")
-    # Names may change by the network's own rules when it is loaded; its size does not.
-    if sum(map(torch.numel, sketch.values())) > 2 * sum(map(torch.numel, tensors.values())):
-        raise RuntimeError("it is a larger network than the file holds")
-    network = factory(**architecture)
-    network.load_state_dict(tensors)
-    return network
 
 
 def _factory(name: str | os.PathLike[str], card: Mapping[str, Any]) -> Callable[..., nn.Module]:

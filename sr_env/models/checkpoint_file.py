@@ -7,13 +7,14 @@ that was written before there was one has it in the card beside it, or nowhere.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from reprlib import Repr
 from typing import Any, Literal, get_args
 
+import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from sr_env.utils.checks import SCALES, UsageError
 from sr_env.utils.digests import tensor_digest
@@ -182,3 +183,28 @@ def check_tensors(path: Path, digest: str | None, tensors: Mapping[str, Tensor])
         raise UsageError(
             f"checkpoint {str(path)!r} holds numbers that are not finite ({shown(broken)}): copy or train it again"
         )
+
+
+def build_network(factory: Callable[..., nn.Module], architecture: Any, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """The network of an architecture with a file's tensors, which bound the memory that it may ask for.
+
+    Raises:
+        TypeError: The architecture is not one of the factory's.
+        ValueError: A number of it is out of bounds.
+        RuntimeError: It is of other names or shapes than the tensors.
+    """
+    check_architecture(architecture)
+    try:
+        with torch.device("meta"):  # shapes without memory
+            sketch: Mapping[str, Tensor] = factory(**architecture).state_dict()
+    except Exception:  # arguments that are wrong, which show again below; or a network that looks at its own weights
+        sketch = {}
+    for name, drawn in sketch.items():
+        if name in tensors and drawn.shape != tensors[name].shape:
+            raise RuntimeError(f"{name} is {list(tensors[name].shape)}, not {list(drawn.shape)}")
+    # Names may change by the network's own rules when it is loaded; its size does not.
+    if sum(map(torch.numel, sketch.values())) > 2 * sum(map(torch.numel, tensors.values())):
+        raise RuntimeError("it is a larger network than the file holds")
+    network = factory(**architecture)
+    network.load_state_dict(tensors)
+    return network

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -82,22 +82,32 @@ class Result:
         code: Kernel codes they were rendered with, [B, L]; the mean kernel's for a bicubic enlargement.
         score: Weighted sum of the metrics, higher is better, [B].
         terms: Each metric's raw value, [B].
+        values: Values of the controls beside the code, [B].
     """
 
     sr: Tensor
     code: Tensor
     score: Tensor
     terms: Mapping[str, Tensor]
+    values: Mapping[str, Tensor] = field(default_factory=dict)
 
     def repeat(self, times: int) -> Result:
         """Every reconstruction ``times`` times in a row."""
         sr, code, score = (x.repeat_interleave(times, 0) for x in (self.sr, self.code, self.score))
-        return Result(sr, code, score, {name: x.repeat_interleave(times, 0) for name, x in self.terms.items()})
+        terms, values = (
+            {name: x.repeat_interleave(times, 0) for name, x in columns.items()}
+            for columns in (self.terms, self.values)
+        )
+        return Result(sr, code, score, terms, values)
 
     def updated(self, rows: Tensor, new: Result) -> Result:
         """The same with the reconstructions at ``rows``, int64 [R], replaced by ``new`` ones, [R]."""
         sr, code, score = (_put(getattr(self, name), rows, getattr(new, name)) for name in ("sr", "code", "score"))
-        return Result(sr, code, score, {name: _put(x, rows, new.terms[name]) for name, x in self.terms.items()})
+        terms, values = (
+            {name: _put(x, rows, others[name]) for name, x in columns.items()}
+            for columns, others in ((self.terms, new.terms), (self.values, new.values))
+        )
+        return Result(sr, code, score, terms, values)
 
 
 @dataclass(frozen=True)
@@ -108,7 +118,7 @@ class Episode:
         scenes: Their scenes.
         reference: The reconstructions that rewards are compared with.
         current: What the last actions made; the reference before the first.
-        action: The codes chosen so far as actions, [B, L]; the reference's before the first.
+        action: What was chosen so far, as an action, [B, A]; the reference's before the first.
         reward: The last rewards, float64 [B]; NaN before the first action.
         steps: Actions taken, int64 [B].
     """

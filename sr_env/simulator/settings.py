@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from sr_env.degradation import Reduction
+from sr_env.models import check_controls
 from sr_env.photos import DEFAULT_MEMORY_BUDGET, PhotoSource
 from sr_env.utils.checks import MIN_LR_SIZE, SCALES, UsageError, check_choice
 from sr_env.utils.devices import Precision
@@ -70,6 +71,11 @@ class SimulatorSettings:
         max_steps: Steps per episode of the iterative environment, 1 to 64.
         correction: Largest change of a code component by one action of the iterative environment, in action units,
             above 0 and at most 2.
+        controls: What an action holds: "code", and after it in this order any of "sharpen" (strength of an unsharp mask
+            on SR, -1 to 4) and "blend" (share of the perceptual renderer, -0.25 to 1.25, at the cost of a second
+            rendering). Of these 0 in an action leaves the rendering as the reference's is.
+        blend_renderer: The renderer at the other end of "blend", as ``renderer``; None takes the one that is released
+            with it. It is only loaded for that control.
 
     Raises:
         UsageError: A value is wrong; the message names it and what is valid.
@@ -94,6 +100,8 @@ class SimulatorSettings:
     memory_budget: int = DEFAULT_MEMORY_BUDGET
     max_steps: int = 4
     correction: float = 0.5
+    controls: Sequence[str] = ("code",)
+    blend_renderer: str | os.PathLike[str] | nn.Module | None = None
 
     @classmethod
     def from_kwargs(cls, settings: Mapping[str, Any], others: Sequence[str] = ()) -> SimulatorSettings:
@@ -134,13 +142,19 @@ class SimulatorSettings:
             )
         if not isinstance(self.info_images, bool):
             raise UsageError(f"info_images {self.info_images!r} is neither True nor False: give one of them")
-        for name, kinds in (("renderer", (str, os.PathLike, nn.Module)), ("predictor", (str, os.PathLike))):
+        renderer_kinds = (str, os.PathLike, nn.Module)
+        for name, kinds in (
+            ("renderer", renderer_kinds),
+            ("blend_renderer", renderer_kinds),
+            ("predictor", (str, os.PathLike)),
+        ):
             value = getattr(self, name)
             if value is not None and not isinstance(value, kinds):
                 more = ", a torch module" if nn.Module in kinds else ""
                 raise UsageError(
                     f"{name} {repr(value)[:80]} cannot be loaded: give a name, the path of a checkpoint{more}"
                 )
+        object.__setattr__(self, "controls", check_controls(self.controls))
         if isinstance(self.widths, list | np.ndarray):  # JSON has no tuples
             widths = self.widths.ravel().tolist() if isinstance(self.widths, np.ndarray) else self.widths
             object.__setattr__(self, "widths", tuple(widths))

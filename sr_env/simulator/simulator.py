@@ -7,17 +7,18 @@ and :meth:`Simulator.step` string these together into episodes. The environments
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sr_env.degradation import Degradation, Kernels, bicubic_resize, quantize
 from sr_env.metrics import WeightedScore, create_metric
-from sr_env.models import Checkpoint, KernelPredictor, load_predictor, load_renderer
+from sr_env.models import Checkpoint, Controls, KernelPredictor, load_predictor, load_renderer, partner_name
 from sr_env.photos import crops, open_photos
 from sr_env.simulator.options import SceneOptions
 from sr_env.simulator.scenes import Episode, Result, Scenes, updated_kernels
@@ -41,6 +42,7 @@ class Simulator:
     Attributes:
         objective: The metrics of the reward as one weighted sum, through which gradients flow where they have any;
             without the consistency, which needs the code too.
+        controls: What the A numbers of an action are; the code's L come first, and without further controls A is L.
 
     Raises:
         UsageError: A setting is wrong, checkpoints do not fit each other, or a checkpoint or folder does not exist.
@@ -69,15 +71,15 @@ class Simulator:
         }
         for metric in self.metrics.values():
             metric.full_precision = not metric.learned
-        self.renderer: Checkpoint[Any] = load_renderer(
-            f"amnet_l_x{settings.scale}" if settings.renderer is None else settings.renderer,
-            scale=settings.scale,
-            device=self.device,
-            family=settings.kernels,
+        self.renderer = self._load_renderer(
+            f"amnet_l_x{settings.scale}" if settings.renderer is None else settings.renderer
         )
-        # Convolutions run fastest on channels-last weights, on CPU and GPU alike.
-        channels_last(self.renderer.network)
         self.basis = self.renderer.basis
+        partner = None
+        if "blend" in settings.controls:
+            other = settings.blend_renderer
+            partner = self._load_renderer(partner_name(self.renderer) if other is None else other)
+        self.controls = Controls(tuple(settings.controls), self.renderer, partner)
         self.predictor: Checkpoint[KernelPredictor] | None = None
         if settings.reference == "predictor":
             self.predictor = load_predictor(
@@ -95,6 +97,13 @@ class Simulator:
         self.lr_size = settings.patch_size // settings.scale
         self.code_length = self.basis.code_length
         self._episode: Episode | None = None
+
+    def _load_renderer(self, spec: str | os.PathLike[str] | nn.Module) -> Checkpoint[Any]:
+        settings = self.settings
+        checkpoint = load_renderer(spec, scale=settings.scale, device=self.device, family=settings.kernels)
+        # Convolutions run fastest on channels-last weights, on CPU and GPU alike.
+        channels_last(checkpoint.network)
+        return checkpoint
 
     # ------------------------------------------------------------------------------------------------ one scene's way
 
@@ -155,21 +164,35 @@ class Simulator:
         return Scenes(hr, lr, kernels, self.basis.encode(kernels.kernels), photo, corner, prepared)
 
     @torch.no_grad()
-    def render(self, lr: Tensor, code: Tensor) -> Tensor:
-        """LR images [B, 3, p, p] and codes [B, L] -> SR images rounded to 8 bit, float32 in [0, 1], [B, 3, P, P]."""
+    def render(self, lr: Tensor, code: Tensor, values: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Render.
+
+        Args:
+            lr: LR images [B, 3, p, p].
+            code: Codes [B, L].
+            values: Of the further controls, as :meth:`Controls.split` gives them; those absent change nothing.
+
+        Returns:
+            SR images rounded to 8 bit, float32 in [0, 1], [B, 3, P, P].
+        """
         with autocast(self.settings.precision, self.device):
-            return quantize(self.renderer.network(lr, code).float())
+            return quantize(self.controls.render(lr, code, values or {}))
+
+    def unrounded(self, lr: Tensor, actions: Tensor) -> Tensor:
+        """LR images and actions [B, A] or [B, L] -> SR images before they are rounded, with gradients."""
+        return self.controls.render(lr, *self.controls.split(actions))
 
     @torch.no_grad()
     def score(self, scenes: Scenes, sr: Tensor, code: Tensor) -> Result:
-        """Judge SR images [B, 3, P, P] of scenes."""
+        """Judge SR images [B, 3, P, P] of scenes, made with these codes and without further controls."""
         with self.measuring():
             terms = {name: metric(sr, scenes.prepared.get(name)) for name, metric in self.metrics.items()}
         score = self.objective.combine(terms)
         if self._consistency:
             terms[CONSISTENCY] = self.consistency(scenes.lr, sr, code)
             score = score + self._consistency * terms[CONSISTENCY]
-        return Result(sr, code, score, terms)
+        values = {name: score.new_full((len(sr),), value) for name, value in self.controls.neutral.items()}
+        return Result(sr, code, score, terms, values)
 
     def measuring(self) -> torch.autocast:
         """The context in which metrics are computed."""
@@ -194,39 +217,45 @@ class Simulator:
 
     @torch.no_grad()
     def evaluate(self, scenes: Scenes, actions: Tensor) -> Result:
-        """Render the codes of actions [B, L] in [-1, 1] and judge them."""
-        code = self.basis.to_code(actions)
-        return self.score(scenes, self.render(scenes.lr, code), code)
+        """Render actions in [-1, 1], [B, A], or those that are the code alone, [B, L], and judge what they make."""
+        code, values = self.controls.split(actions)
+        result = self.score(scenes, self.render(scenes.lr, code, values), code)
+        return replace(result, values={**result.values, **values})
 
     @torch.no_grad()
     def change(self, scenes: Scenes, actions: Tensor, step: float = 0.05) -> Tensor:
-        """How strongly small moves of the actions [B, L] change the picture: M, [L, L].
+        """How strongly small moves of the actions [B, A] change the picture: M, [A, A].
 
         A move m changes SR by ``sqrt(m M m^T)`` grey levels (of 255, root mean square over the scenes and samples).
-        Central differences of the renderer in full precision, before rounding; 2 L renderings of the batch.
+        Central differences of the renderer in full precision, before rounding; 2 A renderings of the batch.
 
         Args:
             scenes: The scenes.
             actions: Around which actions.
             step: Size of the differences in action units.
         """
-        moved = []
-        for move in step * torch.eye(self.code_length, dtype=torch.float32, device=self.device):
-            ends = [
-                self.renderer.network(scenes.lr, self.basis.to_code(actions + sign * move)).float() for sign in (1, -1)
-            ]
+        moved, actions = [], self.controls.complete(actions)
+        for move in step * torch.eye(self.controls.length, dtype=torch.float32, device=self.device):
+            ends = [self.unrounded(scenes.lr, actions + sign * move) for sign in (1, -1)]
             moved.append((ends[0] - ends[1]).flatten() * (255 / (2 * step)))
         jacobian = torch.stack(moved)
         return jacobian @ jacobian.T / jacobian.shape[1]
 
     @torch.no_grad()
     def reconstruct(self, scenes: Scenes) -> tuple[Result, Tensor]:
-        """The reference reconstruction, and the action whose code it used (the mean kernel's where it used none)."""
+        """The reference reconstruction, and the action [B, A] whose code it used; zeros follow the code.
+
+        Where it used none, the code is the mean kernel's.
+        """
         if self.predictor is not None:
             action = self.predictor.network(scenes.lr)
-            return self.evaluate(scenes, action), action
+            return self.evaluate(scenes, action), self.controls.complete(action)
         result = self.bicubic(scenes)
-        return result, self.basis.to_action(result.code).clamp(-1, 1)
+        return result, self._action_of(result.code)
+
+    def _action_of(self, code: Tensor) -> Tensor:
+        """Codes [B, L] -> the actions [B, A] nearest to them, without more than the code."""
+        return self.controls.complete(self.basis.to_action(code).clamp(-1, 1))
 
     @torch.no_grad()
     def bicubic(self, scenes: Scenes) -> Result:
@@ -270,7 +299,7 @@ class Simulator:
         """Act in every sub-environment.
 
         Args:
-            actions: float32 in [-1, 1], [B, L].
+            actions: float32 in [-1, 1], [B, A].
 
         Returns:
             Rewards, float64 [B].
@@ -300,19 +329,19 @@ class Simulator:
         return rewards
 
     def check_actions(self, actions: np.ndarray) -> np.ndarray:
-        """Return actions as float32 [B, L].
+        """Return actions as float32 [B, A].
 
         Raises:
             UsageError: Wrong shape or type, NaN, or a value outside [-1, 1].
         """
-        shape = (len(self.scenes.lr), self.code_length)
+        shape = (len(self.scenes.lr), self.controls.length)
         try:
             actions = np.asarray(actions)
         except ValueError:  # lists of several lengths
             raise UsageError(f"actions are no array: give float32 {shape}") from None
         if actions.shape != shape:
             raise UsageError(
-                f"action shape {actions.shape} does not fit: give {shape}, one kernel code per environment"
+                f"action shape {actions.shape} does not fit: give {shape}, {self.controls.title} per environment"
             )
         if actions.dtype.kind not in "iuf":
             raise UsageError(f"actions of type {actions.dtype} are no real numbers: give float32")
@@ -352,9 +381,9 @@ class Simulator:
         """What the agents see.
 
         Returns:
-            LR images, uint8 [B, p, p, 3]; in the iterative environment a dict of these (``lr``), the code chosen so
-            far as an action, float32 [B, L] (``code``), and its SR image reduced to the LR size, uint8 [B, p, p, 3]
-            (``sr``).
+            LR images, uint8 [B, p, p, 3]; in the iterative environment a dict of these (``lr``), what was chosen so
+            far as an action, float32 [B, A] (``code``, though further controls follow it), and its SR image reduced to
+            the LR size, uint8 [B, p, p, 3] (``sr``).
         """
         episode = self.episode
         lr = to_uint8(episode.scenes.lr)
@@ -372,7 +401,7 @@ class Simulator:
         scenes, current, reference = episode.scenes, episode.current, episode.reference
         columns: dict[str, Tensor] = {
             "code_true": scenes.code,
-            "action_true": self.basis.to_action(scenes.code).clamp(-1, 1),
+            "action_true": self._action_of(scenes.code),
             "kernel_width": scenes.kernels.widths,
             "kernel_angle": scenes.kernels.angles,
             "score_reference": reference.score,
@@ -380,7 +409,7 @@ class Simulator:
         }
         images = {}
         if episode.steps.all():
-            columns |= {"code": current.code, "score": current.score, **current.terms}
+            columns |= {"code": current.code, **current.values, "score": current.score, **current.terms}
             images = {"sr": to_uint8(current.sr)} if self.settings.info_images else {}
         # Copies, since users keep what they are given while the next step overwrites nothing of theirs.
         return {

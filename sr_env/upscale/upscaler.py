@@ -29,6 +29,7 @@ from sr_env.models import (
     load_renderer,
     warn_of_other_renderer,
 )
+from sr_env.models.controls import SHARPEN_RADIUS, UPSCALED, Controls, sharpened
 from sr_env.models.onnx import is_onnx, load_onnx_renderer
 from sr_env.upscale.channels import check_pixels, fill_hidden, is_gray, pil_pixels, rgb
 from sr_env.upscale.defaults import default_model, load_textures
@@ -103,7 +104,8 @@ class Upscaler:
         texture: In the place of a model: from 0, faithful (AMNet), to 1, textured (AMGAN), x4 alone. Between the two
             their pictures are blended, at the time of both. :attr:`texture` moves it. None takes one model.
         scale: Magnification, which the renderer must have; None takes the renderer's (4 where no model is named).
-        predictor: Kernel predictor by short name or path; None takes the released one of the scale.
+        predictor: Kernel predictor by short name or path; None takes the released one of the scale. An actor that was
+            trained with the control "sharpen" sharpens, too.
         device: ``"auto"`` takes CUDA where there is one.
         precision: ``"auto"`` takes bf16 where the device computes in it.
         max_memory: Bytes that tiles may take while they are rendered, the pictures themselves not counted. A picture
@@ -177,6 +179,9 @@ class Upscaler:
             loaded = self._load_predictor(predictor)
             warn_of_other_renderer(loaded, checkpoint)
             self.predictor = channels_last(loaded.network)
+        wide = self.predictor is not None and self.predictor.code_length > self.basis.code_length
+        self._controls = Controls(UPSCALED if wide else UPSCALED[:1], checkpoint, None)
+        self._margin += wide * math.ceil(SHARPEN_RADIUS / self.scale)
 
     @property
     def texture(self) -> float | None:
@@ -204,6 +209,7 @@ class Upscaler:
             scale=self.scale,
             basis=self.basis,
             device=self.device,
+            controls=UPSCALED,
         )
 
     def _kernel(self, kernel: NDArray[Any] | None, width: float | None) -> Tensor:
@@ -266,7 +272,8 @@ class Upscaler:
 
         Args:
             pixels: As there.
-            code: Kernel code ``[L]`` of the whole picture, instead of the one predicted or given to the upscaler.
+            code: Kernel code ``[L]`` of the whole picture, instead of the one predicted or given to the upscaler; with
+                it nothing is sharpened.
             progress: Called after every batch of tiles.
             max_memory: Bytes for this picture's tiles; None takes the upscaler's.
 
@@ -299,7 +306,7 @@ class Upscaler:
             UsageError: As there.
         """
         codes: NDArray[np.float32] = self._codes(padded(self._stack(pixels)), self.max_memory)[0].cpu().numpy()
-        return codes
+        return codes[: self.basis.code_length]
 
     def _stack(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """A checked array as [1, H, W, C]."""
@@ -364,10 +371,11 @@ class Upscaler:
                 if progress is not None:
                     progress(done, total)
             strip.finish(row)
-        return out, torch.cat(used) if codes is None else codes, total
+        return out, (torch.cat(used) if codes is None else codes)[:, : self.basis.code_length], total
 
     def _render(self, lr: Tensor, codes: Tensor, gray: Tensor) -> Tensor:
-        """LR tiles [B, C, h, w] in [0, 1], codes [B, L], which are gray [B] -> float32 [B, C, s*h, s*w]."""
+        """LR tiles [B, C, h, w] in [0, 1], what :meth:`_predict` gives, which are gray [B] -> [B, C, s*h, s*w]."""
+        codes, strength = codes.tensor_split([self.basis.code_length], dim=1)
         with autocast("bf16" if self.bf16 else "fp32", self.device):
             colour = rgb(lr).contiguous(memory_format=torch.channels_last)
             sr = self.renderer(colour, codes).float()
@@ -376,6 +384,8 @@ class Upscaler:
                 f"renderer {self.model!r} makes numbers of this picture that are not finite: use other weights"
                 + (", or precision fp32" if self.bf16 else "")
             )
+        if strength.shape[1]:
+            sr = sharpened(sr, strength[:, 0])
         if gray.any():  # gray stays gray, in one channel or in three
             sr = torch.where(gray.to(sr.device)[:, None, None, None], sr.mean(1, keepdim=True), sr)
             sr = sr[:, :1] if lr.shape[1] < 3 else sr
@@ -384,10 +394,10 @@ class Upscaler:
         return sr
 
     def _predict(self, lr: Tensor) -> Tensor:
-        """RGB [B, 3, h, w] in [0, 1] -> codes [B, L]."""
+        """RGB [B, 3, h, w] in [0, 1] -> codes [B, L], or [B, L + 1] with the strength of sharpening behind them."""
         assert self.predictor is not None
         with autocast("bf16" if self.bf16 else "fp32", self.device):
-            return self.basis.to_code(self.predictor(lr))
+            return self._controls.joined(self.predictor(lr))
 
     def _codes(self, stack: NDArray[Any], max_memory: float) -> Tensor:
         """One code per picture: the given one, or what the predictor makes of all of it or of a mosaic."""
@@ -408,7 +418,7 @@ class Upscaler:
             pieces = np.stack([picture[t : t + tall, x : x + wide] for t in tops for x in lefts])
             with autocast("bf16" if self.bf16 else "fp32", self.device):
                 features = self.predictor.features(rgb(to_float(pieces, self.device))).mean(0, keepdim=True)
-                codes.append(self.basis.to_code(torch.tanh(self.predictor.head(features).float())))
+                codes.append(self._controls.joined(torch.tanh(self.predictor.head(features).float())))
         return torch.cat(codes)
 
     def _plan(self, shape: tuple[int, int, int, int], max_memory: float) -> tuple[Axis, Axis, int]:

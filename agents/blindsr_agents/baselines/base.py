@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sr_env.models import Checkpoint, KernelPredictor
+from sr_env.models import Checkpoint, KernelPredictor, widened
 from sr_env.simulator import UNIFORMS_PER_SCENE, Scenes, Simulator
 from sr_env.utils import torchvision_compat as _torchvision  # noqa: F401  # before stable_baselines3, whose imports reach torchvision
 from sr_env.utils.checks import UsageError
@@ -86,7 +86,7 @@ class Baseline(ABC):
 
     Args:
         simulator: Draws, renders and scores; of the settings that the agent's environment has.
-        pretrained: The actor to start from (copied).
+        pretrained: The actor to start from (copied); it begins with zeros for the controls beside the code.
         config: How it improves; None takes the defaults.
         **changes: Fields of the method's config to take in place of those.
 
@@ -125,7 +125,8 @@ class Baseline(ABC):
         self.simulator = simulator
         rate = self.config.learning_rate
         self.learning_rate: float = self.default_rate if rate is None else rate
-        self.actor = deepcopy(pretrained.network).requires_grad_(False).eval()
+        start = widened(pretrained, simulator.controls.names)
+        self.actor = deepcopy(start.network).requires_grad_(False).eval()
         self.average = deepcopy(self.actor)
         self.rng = np.random.default_rng(self.config.seed)
         self.steps = 0

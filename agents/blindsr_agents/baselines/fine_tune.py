@@ -66,14 +66,14 @@ class DifferentiableScore:
 
         Args:
             scenes: B scenes drawn by the simulator.
-            actions: float32 in [-1, 1], [B, L].
+            actions: float32 in [-1, 1], [B, A].
 
         Returns:
             Score [B], higher is better, and the raw value [B] of each metric; gradients reach ``actions``.
         """
         simulator = self.simulator
         # Before rounding, an SR image is within half an 8-bit step of what the environments score.
-        sr = simulator.renderer.network(scenes.lr, simulator.basis.to_code(actions)).float().clamp(0, 1)
+        sr = simulator.unrounded(scenes.lr, actions).clamp(0, 1)
         with simulator.measuring():
             score: tuple[Tensor, dict[str, Tensor]] = simulator.objective(sr, scenes.prepared)
         return score

@@ -30,7 +30,7 @@ class RandomSearchConfig(BaselineConfig):
 class RandomSearch(Baseline):
     """Antithetic random search over the last layer, for any reward; no gradient is taken of anything.
 
-    Shifting the action of one scene is shifting the last layer's weights for that scene, but ten numbers are searched
+    Shifting the action of one scene is shifting the last layer's weights for that scene, but few numbers are searched
     instead of all weights, so that far fewer calls are lost in noise: the update is the expectation of the weights'
     shift given the action's. In a small trial (LPIPS, 500 calls, one seed) weights shifted alike for the whole batch,
     as in the paper, bore smaller steps, and a (1+1) search, which takes a step or leaves it, was misled by its scenes.

@@ -272,8 +272,8 @@ class Bench:
     Args:
         task: The renderer and the reward.
         actors: Those that fit the task are taken.
-        settings: What all tasks share: scale, pretrained actor, device, precision, and the metrics reported beside the
-            reward's. Its photos are those of :meth:`run`, or any others.
+        settings: What all tasks share: scale, pretrained actor, controls, device, precision, and the metrics reported
+            beside the reward's. Its photos are those of :meth:`run`, or any others.
         search: The oracle and random search; None leaves both out.
 
     Raises:
@@ -310,12 +310,17 @@ class Bench:
                 raise UsageError(f"two rows would be called {label!r}: give the actor another label")
         self.trained = {actor.label: len(actor.predictors) for actor in actors}
         for actor in actors:
-            self.methods[actor.label] = [
-                acting(
-                    judge, load_predictor(name, scale=settings.scale, basis=judge.basis, device=judge.device).network
-                )
+            networks = [
+                load_predictor(
+                    name,
+                    scale=settings.scale,
+                    basis=judge.basis,
+                    device=judge.device,
+                    controls=judge.controls.names,
+                ).network
                 for name in actor.predictors
             ]
+            self.methods[actor.label] = [acting(judge, network) for network in networks]
         if search:
             searcher = Simulator(replace(settings, info_metrics=guards))  # without metrics that only cost time
             for label, kind in ((RANDOM_SEARCH, "random"), (ORACLE, None)):

@@ -1,6 +1,6 @@
-"""How good a kernel code can get: the best code of each scene, searched for with HR known.
+"""How good an action can get: the best kernel code of each scene (and further controls), searched for with HR known.
 
-No agent sees HR, so these searches are no methods to use: they say how much the code alone can change a score, which is
+No agent sees HR, so these searches are no methods to use: they say how much an action can change a score, which is
 what an agent is measured against (:func:`headroom`). CMA-ES serves any score, Adam those with a gradient, and random
 search shows what as many renderings are worth without either.
 
@@ -111,7 +111,7 @@ class SimulatedScore:
     def _differentiable(self, actions: Tensor) -> Tensor:
         simulator, scenes = self.simulator, self._repeat(actions.shape[1])
         with autocast(simulator.settings.precision, simulator.device):
-            sr = simulator.renderer.network(scenes.lr, simulator.basis.to_code(actions.flatten(0, 1))).float()
+            sr = simulator.unrounded(scenes.lr, actions.flatten(0, 1))
         with simulator.measuring():
             score, _ = simulator.objective(sr + (quantize(sr) - sr).detach(), scenes.prepared)
         return score.unflatten(0, actions.shape[:2])
@@ -246,7 +246,7 @@ class Oracle:
             told = ", ".join(simulator.settings.reward)
             why = "with guards" if self.guards else f"for the reward {told}: a metric has no gradient"
             raise UsageError(f"no gradient search {why}, choose cma or random")
-        needed = 1 + _generation(simulator.code_length) if self.search == "cma" else 2
+        needed = 1 + _generation(simulator.controls.length) if self.search == "cma" else 2
         if evaluations < needed:
             raise UsageError(
                 f"{evaluations} evaluations per scene are too few for the search {self.search}: give at least {needed}"
@@ -258,14 +258,15 @@ class Oracle:
 
         Args:
             scenes: B scenes.
-            starts: Actions [B, L] each, one or more; guards compare with the first.
+            starts: Actions [B, A], or codes as actions, [B, L], each, one or more; guards compare with the first.
 
         Returns:
             The best actions seen, and their scores.
         """
+        controls = self.simulator.controls
         score = SimulatedScore(self.simulator, scenes, self.guards, starts[0].clamp(-1, 1))
-        spread = self.simulator.basis.sensitivity
-        given = torch.stack([start.clamp(-1, 1) for start in starts], 1)
+        spread = controls.spread
+        given = torch.stack([controls.complete(start.clamp(-1, 1)) for start in starts], 1)
         with torch.no_grad():
             best = score(given).argmax(1)
         start = given.take_along_dim(best[:, None, None], 1)[:, 0]

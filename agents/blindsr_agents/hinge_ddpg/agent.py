@@ -48,7 +48,7 @@ from blindsr_agents.training.state import (
     set_torch_generators,
     write_state,
 )
-from sr_env.models import Checkpoint, KernelPredictor, load_predictor
+from sr_env.models import Checkpoint, KernelPredictor, load_predictor, widened
 from sr_env.utils import torchvision_compat as _torchvision  # noqa: F401  # before stable_baselines3, which reaches it
 from sr_env.utils.checks import UsageError
 
@@ -139,12 +139,15 @@ class HingeDDPG(DDPG):
     def _load_predictor(
         self, predictor: str | Path | Checkpoint[KernelPredictor] | None
     ) -> Checkpoint[KernelPredictor]:
-        """The pretrained actor, by default the environment's own."""
-        if isinstance(predictor, Checkpoint):
-            return predictor
+        """The pretrained actor, by default the environment's own, which gives zeros for controls beside the code."""
         simulator = simulator_of(self.env)
-        name = predictor or simulator.settings.predictor or f"predictor_x{simulator.scale}"
-        return load_predictor(name, scale=simulator.scale, basis=simulator.basis, device=self.device)
+        controls = simulator.controls.names
+        if not isinstance(predictor, Checkpoint):
+            name = predictor or simulator.settings.predictor or f"predictor_x{simulator.scale}"
+            predictor = load_predictor(
+                name, scale=simulator.scale, basis=simulator.basis, device=self.device, controls=controls
+            )
+        return widened(predictor, controls)
 
     def _setup_model(self) -> None:
         predictor = self.policy_kwargs["predictor"]
@@ -155,7 +158,7 @@ class HingeDDPG(DDPG):
             "widths": (0.0, 1.0),
         }
         if self.env is not None:
-            simulator = fitting_simulator(self.env, predictor.basis, stacklevel=3)
+            simulator = fitting_simulator(self.env, predictor, stacklevel=3)
             self.replay_buffer_kwargs["widths"] = simulator.degradation.width_range
             self.actions_per_scene = actions_per_scene(self.env, self.config.normalisation)
             if "noise_shape" not in self.policy_kwargs:  # a saved agent brings its own, which takes seconds to measure
@@ -181,7 +184,7 @@ class HingeDDPG(DDPG):
                 f"the agent's memory is made for {self.n_envs} sub-environments and the environment has "
                 f"{env.num_envs}: give as many, or make a new agent"
             )
-        simulator = fitting_simulator(env, self.policy_kwargs["predictor"].basis, stacklevel=2)
+        simulator = fitting_simulator(env, self.policy_kwargs["predictor"], stacklevel=2)
         times = actions_per_scene(env, self.config.normalisation)
         if self.memory.size() == 0:
             self.memory.share_scenes(times, simulator.degradation.width_range)
@@ -358,6 +361,9 @@ class HingeDDPG(DDPG):
 
     def save_actor(self, path: str | Path, card: Mapping[str, Any] | None = None) -> Path:
         """Write the averaged actor as a kernel predictor, which ``load_predictor`` and ``blindsr upscale`` take.
+
+        One of more controls than the code says so in its card: ``load_predictor`` takes it where the same ``controls``
+        are given, and ``blindsr upscale`` where it does not blend.
 
         Args:
             path: Safetensors file to write; its card, a JSON file, goes beside it.

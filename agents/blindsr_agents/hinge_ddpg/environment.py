@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from blindsr_agents.hinge_ddpg.config import Normalisation
-from sr_env.degradation import KernelBasis
+from sr_env.models import Checkpoint, KernelPredictor
 from sr_env.simulator import Simulator
 from sr_env.utils.checks import UsageError
 
@@ -49,25 +49,30 @@ def simulator_of(env: Any) -> Simulator:
     return simulator
 
 
-def fitting_simulator(env: Any, basis: KernelBasis, stacklevel: int) -> Simulator:
-    """The simulator of an environment in which a predictor of this basis can learn.
+def fitting_simulator(env: Any, predictor: Checkpoint[KernelPredictor], stacklevel: int) -> Simulator:
+    """The simulator of an environment in which a predictor can learn.
 
     Args:
         env: A vector environment of SB3's.
-        basis: Of the predictor.
+        predictor: Gives all that its actions hold.
         stacklevel: Of the warning, counted from the caller.
 
     Raises:
-        UsageError: It has none, or its renderer takes other codes than the predictor gives.
+        UsageError: It has none, its renderer takes other codes than the predictor gives, or it has other controls.
 
     Warns:
         UserWarning: Its rewards are not centred.
     """
     simulator = simulator_of(env)
-    if basis.digest != simulator.basis.digest:
+    if predictor.basis.digest != simulator.basis.digest:
         raise UsageError(
-            f"the predictor speaks kernel basis {basis.digest}, the environment's renderer {simulator.basis.digest}: "
-            "use a predictor trained for this renderer's basis"
+            f"the predictor speaks kernel basis {predictor.basis.digest}, the environment's renderer "
+            f"{simulator.basis.digest}: use a predictor trained for this renderer's basis"
+        )
+    if (own := tuple(predictor.card.get("controls", ("code",)))) != simulator.controls.names:
+        raise UsageError(
+            f"the agent's actions hold {', '.join(own)}, the environment's {', '.join(simulator.controls.names)}: make "
+            f"the environment with controls={own!r}, or a new agent"
         )
     if simulator.settings.reference != "predictor":
         warnings.warn(

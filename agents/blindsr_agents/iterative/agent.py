@@ -41,7 +41,7 @@ from blindsr_agents.iterative.critic import CorrectionCritic
 from blindsr_agents.iterative.replay import EpisodeBatch, EpisodeMemory, n_step_returns
 from blindsr_agents.training import reading_state, set_torch_generators, write_state
 from sr_env.envs.vector import BlindSRIterativeVectorEnv
-from sr_env.models import Checkpoint, KernelPredictor
+from sr_env.models import Checkpoint, KernelPredictor, widened
 from sr_env.utils.checks import UsageError
 from sr_env.utils.images import to_images
 
@@ -86,7 +86,8 @@ class IterativeHinge:
         simulator = env.simulator
         if not simulator.iterative:
             raise UsageError("IterativeHinge corrects codes over several steps: use BlindSRIterative-v0, or HingeDDPG")
-        given = simulator.predictor
+        names = simulator.controls.names
+        predictor, given = widened(predictor, names), simulator.predictor and widened(simulator.predictor, names)
         if given is None or any(
             not torch.equal(value, predictor.network.state_dict()[name].to(value.device))
             for name, value in given.network.state_dict().items()
@@ -113,7 +114,7 @@ class IterativeHinge:
             config.buffer_size // horizon,
             horizon,
             self.actor.state_size,
-            simulator.code_length,
+            simulator.controls.length,
             simulator.degradation.width_range,
             config.normalisation,
         )

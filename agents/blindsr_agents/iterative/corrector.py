@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from sr_env.degradation import bicubic_resize, quantize
-from sr_env.models import Checkpoint, KernelPredictor
+from sr_env.models import Checkpoint, KernelPredictor, widened
 from sr_env.models.checkpoint_file import check_tensors, parse_card
 from sr_env.simulator import Simulator
 from sr_env.utils.checks import MissingFileError, UsageError, check_sizes
@@ -156,7 +156,7 @@ def save_corrector(
         card: What is known of the training, JSON values only.
     """
     made = {"correction": corrector.correction, "max_steps": corrector.max_steps}
-    about = {"predictor": predictor.path.stem, "basis": predictor.basis.digest}
+    about = {"predictor": predictor.path.stem, "basis": predictor.basis.digest, "controls": _controls(predictor.card)}
     trained = {f"head.{name}": value for name, value in corrector.head.state_dict().items()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in trained.items()}
     tensors["noise_shape"] = corrector.noise_shape.cpu()
@@ -164,6 +164,11 @@ def save_corrector(
     header = {"card": json.dumps({**card, **about}), "made": json.dumps({**made, "hidden": corrector.hidden})}
     with atomic_write(path) as temporary:
         temporary.write_bytes(save(tensors, metadata=header))
+
+
+def _controls(card: Mapping[str, Any]) -> list[str]:
+    """What the actions hold that a network of this card gives."""
+    return list(card.get("controls", ["code"]))
 
 
 def load_corrector(path: str | Path, predictor: Checkpoint[KernelPredictor]) -> Corrector:
@@ -196,6 +201,11 @@ def load_corrector(path: str | Path, predictor: Checkpoint[KernelPredictor]) -> 
         raise UsageError(
             f"{path} corrects {trained_for[0][:80]} (kernel basis {trained_for[1][:80]}), not {own[0]} ({own[1]}): "
             "give that predictor"
+        )
+    if _controls(card) != _controls(predictor.card):
+        raise UsageError(
+            f"{path} corrects actions of {', '.join(_controls(card))}, not of {', '.join(_controls(predictor.card))}: "
+            f"make the simulator with controls={_controls(card)!r}"
         )
     head = {name.removeprefix("head."): value for name, value in tensors.items() if name != "noise_shape"}
     try:
@@ -242,7 +252,8 @@ class Player(nn.Module):
             raise UsageError(
                 f"reference {simulator.settings.reference!r} has no predictor to correct: take reference='predictor'"
             )
-        return cls(load_corrector(path, simulator.predictor), simulator, corrections)
+        predictor = widened(simulator.predictor, simulator.controls.names)
+        return cls(load_corrector(path, predictor), simulator, corrections)
 
     @torch.no_grad()
     def forward(self, lr: Tensor) -> Tensor:
@@ -250,7 +261,7 @@ class Player(nn.Module):
         scene = self.corrector.describe(lr)
         code = scene[1]
         for step in range(self.corrections):
-            sr = self.simulator.render(lr, self.simulator.basis.to_code(code))
+            sr = self.simulator.render(lr, *self.simulator.controls.split(code))
             thumbnails = quantize(bicubic_resize(sr, (lr.shape[-2], lr.shape[-1])))
             code = self.corrector.correct(code, self.corrector(self.corrector.state(scene, code, thumbnails, step)))
         return code

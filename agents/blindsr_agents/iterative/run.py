@@ -88,7 +88,13 @@ def methods(settings: IterativeSettings, scenes: WholeScenes, agent: IterativeHi
     assert simulator.predictor is not None
     rows = {PRETRAINED: scenes.acting(simulator.predictor.network)}
     if settings.one_step is not None:
-        one_step = load_predictor(settings.one_step, scale=settings.scale, basis=simulator.basis, device=agent.device)
+        one_step = load_predictor(
+            settings.one_step,
+            scale=settings.scale,
+            basis=simulator.basis,
+            device=agent.device,
+            controls=simulator.controls.names,
+        )
         rows["one-step agent"] = scenes.acting(one_step.network)
     if settings.earlier is not None:
         rows["earlier corrector"] = scenes.acting(Player.load(settings.earlier, simulator))

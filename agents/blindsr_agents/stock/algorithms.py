@@ -191,7 +191,7 @@ class StockAgent:
         else:
             arguments.setdefault("policy_kwargs", {})["features_extractor_class"] = SmallCnn
         if (noise := hyperparameters.get("noise_std")) is not None:
-            length = simulator.code_length
+            length = simulator.controls.length
             arguments["action_noise"] = NormalActionNoise(np.zeros(length), np.full(length, noise))
         policy = "MlpPolicy" if features == "pretrained" else "CnnPolicy"
         if policy not in chosen.policy_aliases:

@@ -45,6 +45,8 @@ class LearningSettings:
         patch_size: HR patch side in pixels.
         test_crops: Crops of the test photos.
         test_widths: Kernel widths at which each is tested; None takes those that are reported for the scale.
+        controls: What an action holds: code, and after it any of sharpen and blend, in this order.
+        blend_renderer: Name or path of the renderer at the other end of "blend"; None takes the released one.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: Of the renderer: "auto" (bf16 where the device computes in it), "fp32" or "bf16".
 
@@ -64,6 +66,8 @@ class LearningSettings:
     patch_size: int = 192
     test_crops: int = 24
     test_widths: tuple[float, ...] | None = None
+    controls: tuple[str, ...] = ("code",)
+    blend_renderer: str | None = None
     device: str = "auto"
     precision: Precision = "auto"
 
@@ -82,6 +86,8 @@ class LearningSettings:
             "predictor": self.predictor,
             "scale": self.scale,
             "patch_size": self.patch_size,
+            "controls": self.controls,
+            "blend_renderer": self.blend_renderer,
             "device": self.device,
             "precision": self.precision,
         }

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sr_env.models import check_controls
 from sr_env.utils.checks import UsageError
 from sr_env.utils.devices import Precision
 from sr_env.utils.script import Weights
@@ -34,6 +35,10 @@ class ImprovementSettings:
         selection_widths: Kernel widths of the selection scenes; an actor that loses at one of them is not taken.
         guards: How much worse other metrics may become on the selection scenes, such as ``--guards psnr=0.1``, in their
             own units, as the mean over widths.
+        controls: What an action holds: code, and after it any of sharpen and blend, in this order. Actors of more than
+            the code act in environments and comparisons with the same controls. ``blindsr upscale`` sharpens as they
+            say, and refuses those that blend.
+        blend_renderer: Name or path of the renderer at the other end of "blend"; None takes the released one.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: Of the renderer: "auto" (bf16 where the device computes in it), "fp32" or "bf16".
         metric_precision: The same for the networks in lpips, lpips_vgg and dists, in training and selection; reports
@@ -57,6 +62,8 @@ class ImprovementSettings:
     softness: float = 0.0
     selection_widths: tuple[float, ...] = (0.2, 1.3, 2.6, 3.6)
     guards: Weights = field(default_factory=dict)
+    controls: tuple[str, ...] = ("code",)
+    blend_renderer: str | None = None
     device: str = "auto"
     precision: Precision = "auto"
     metric_precision: Precision = "fp32"
@@ -65,6 +72,7 @@ class ImprovementSettings:
 
     def __post_init__(self) -> None:
         self.out = Path(self.out)  # from Python, a string will do
+        self.controls = check_controls(self.controls)
         for name in ("select_every", "selection_photos"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)} is not positive: give 1 or more")
@@ -80,6 +88,8 @@ class ImprovementSettings:
             "predictor": self.predictor,
             "reward": self.reward,
             "reference": "predictor",
+            "controls": self.controls,
+            "blend_renderer": self.blend_renderer,
             "device": self.device,
             "precision": self.precision,
             "metric_precision": self.metric_precision,

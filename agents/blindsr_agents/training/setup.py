@@ -20,7 +20,7 @@ from blindsr_agents.evaluation.scene_sets import WholeScenes
 from blindsr_agents.training.selection import Selection
 from blindsr_agents.training.settings import ImprovementSettings
 from blindsr_agents.training.state import STATE, check_state, save_actor
-from sr_env.models import Checkpoint, KernelPredictor
+from sr_env.models import Checkpoint, KernelPredictor, widened
 from sr_env.photos import BundledPhotos, Part, PhotoSource, Softened, Subset, fingerprint, hold_out, open_photos
 from sr_env.simulator import Simulator, SimulatorSettings
 from sr_env.utils.digests import tensor_digest
@@ -43,7 +43,7 @@ class Improvement:
         settings: As given.
         photos: Photos to train on.
         simulator: Degrades, renders and scores the held-out photos.
-        pretrained: The actor to be improved.
+        pretrained: The actor to be improved: the predictor, which gives zeros for the controls beside the code.
         selection: Keeps the best actor.
         kept: What the state keeps of the settings, and what a resumed run must have.
 
@@ -73,12 +73,12 @@ class Improvement:
             SimulatorSettings(photos=held_out, info_metrics=tuple(settings.guards), **settings.environment())
         )
         assert self.simulator.predictor is not None
-        self.pretrained: Checkpoint[KernelPredictor] = self.simulator.predictor
+        self.pretrained: Checkpoint[KernelPredictor] = widened(self.simulator.predictor, settings.controls)
         self.kept = kept_settings(
             settings,
             photos=fingerprint(source),
             renderer=_identity(self.simulator.renderer),
-            predictor=_identity(self.pretrained),
+            predictor=_identity(self.simulator.predictor),
         )
         if settings.resume:
             check_state(settings.out / STATE, self.kept)

@@ -45,7 +45,9 @@ def save_actor(
         The path.
     """
     base = start.path.stem if start.path.parent == RELEASED else None
-    return save_checkpoint(Path(path), actor, start.basis, start.scale, card, base)
+    # An actor that gives more than the code is told from plain predictors by its card, so that none takes it for one.
+    own = {key: start.card[key] for key in ("controls",) if key in start.card}
+    return save_checkpoint(Path(path), actor, start.basis, start.scale, {**own, **card}, base)
 
 
 def save_weights(path: str | Path, policy: nn.Module) -> Path:

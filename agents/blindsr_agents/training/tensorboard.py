@@ -83,12 +83,10 @@ class Board:
 
     def _kernels(self, batch: Scenes, width: float, model: Learner) -> Figure:
         """Heat maps of the true kernel and of those that the two actors name, of the first scenes."""
-        basis, count = self.improvement.simulator.basis, min(3, len(batch.lr))
+        simulator, count = self.improvement.simulator, min(3, len(batch.lr))
+        basis, actors = simulator.basis, {PRETRAINED: self.improvement.pretrained.network, TRAINED: model.predictor}
         with torch.no_grad():
-            codes = {
-                PRETRAINED: basis.to_code(self.improvement.pretrained.network(batch.lr[:count])),
-                TRAINED: basis.to_code(model.predictor(batch.lr[:count])),
-            }
+            codes = {name: simulator.controls.split(actor(batch.lr[:count]))[0] for name, actor in actors.items()}
         kernels = {TRUE_KERNEL: batch.kernels.kernels[:count]} | {n: basis.decode(c) for n, c in codes.items()}
         figure = Figure(figsize=(2 * len(kernels), 2 * count), layout="constrained")
         axes = figure.subplots(count, len(kernels), squeeze=False)

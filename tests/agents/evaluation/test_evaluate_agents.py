@@ -25,8 +25,10 @@ from rich.console import Console
 
 from sr_env.degradation import Degradation, quantize
 from sr_env.metrics import create_metric
+from sr_env.models import widened
 from sr_env.models.checkpoint import load_predictor, load_renderer, save_checkpoint
 from sr_env.models.predictor import KernelPredictor
+from sr_env.utils.checks import UsageError
 
 
 @pytest.fixture
@@ -89,6 +91,23 @@ def test_comparison_end_to_end(settings: Settings, console: Console, tmp_path: P
     assert "| mine | 1 |" in (tmp_path / "out" / "agents.md").read_text()
     assert str(tmp_path) not in json.dumps(written)
     assert "12 renderings" in to_markdown(results)
+
+
+def test_actors_of_more_than_the_code_are_compared_where_actions_hold_as_much(
+    settings: Settings, console: Console, tmp_path: Path, tiny_predictor: Path
+) -> None:
+    wide = widened(load_predictor(tiny_predictor), ("code", "sharpen"))
+    with torch.no_grad():
+        wide.network.head[-1].bias[10] = -0.1
+    card = {"controls": wide.card["controls"]}
+    path = save_checkpoint(tmp_path / "sharp.safetensors", wide.network, wide.basis, 4, card)
+    settings = replace(settings, actors=(f"sharp={path}", f"plain={tiny_predictor}"), oracle_evaluations=13)
+    with pytest.raises(UsageError, match="gives code, sharpen and here code is taken"):
+        measure(settings, console)
+    rows = measure(replace(settings, controls=("code", "sharpen")), console).tables[0].rows
+    assert rows["plain"].gain == rows[PRETRAINED].gain == [0.0, 0.0]
+    assert min(np.abs(rows["sharp"].gain)) > 1e-3
+    assert np.mean(rows[ORACLE].gain) > 0
 
 
 def test_guards_of_the_oracle(settings: Settings, console: Console) -> None:

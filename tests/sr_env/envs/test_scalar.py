@@ -26,6 +26,7 @@ from sr_env.utils.images import to_images
 from stable_baselines3.common.env_checker import check_env as sb3_check_env  # isort: skip
 
 IDS = ("BlindSR-v0", "BlindSRIterative-v0")
+ALL_IDS = (*IDS, "BlindSRControls-v0")
 ZERO = np.zeros(10, np.float32)
 
 
@@ -37,20 +38,20 @@ def strict() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize("env_id", ALL_IDS)
 @pytest.mark.usefixtures("strict")
 def test_gymnasiums_checker_finds_nothing(env_id: str, small: dict[str, Any]) -> None:
     env = gym.make(env_id, render_mode="rgb_array", **small)
     check_env(env.unwrapped)
 
 
-@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize("env_id", ALL_IDS)
 @pytest.mark.usefixtures("strict")
 def test_sb3s_checker_finds_nothing(env_id: str, small: dict[str, Any]) -> None:
     sb3_check_env(gym.make(env_id, **small).unwrapped)
 
 
-@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize("env_id", ALL_IDS)
 def test_spec_survives_json_and_env_survives_pickle(env_id: str, small: dict[str, Any]) -> None:
     settings: dict[str, Any] = {"renderer": small["renderer"], "predictor": small["predictor"], "device": "cpu"}
     env = gym.make(env_id, patch_size=64, widths=(0.5, 2.0), reward={"psnr": 1.0, "ssim": 5.0}, **settings)
@@ -244,7 +245,7 @@ def test_render_without_a_mode_warns(tiny_settings: dict[str, Any]) -> None:
         assert env.render() is None
 
 
-@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize("env_id", ALL_IDS)
 def test_torchs_default_type_changes_nothing(env_id: str, tiny_settings: dict[str, Any]) -> None:
     settings = tiny_settings | {"reward": {"psnr": 1, "lpips": 1, "consistency": 0.1}, "reference": "predictor"}
     rewards = []
@@ -253,7 +254,7 @@ def test_torchs_default_type_changes_nothing(env_id: str, tiny_settings: dict[st
         try:
             env = gym.make(env_id, **settings)
             env.reset(seed=0)
-            rewards.append(env.step(np.full(10, 0.1, np.float32))[1])
+            rewards.append(env.step(np.full(env.action_space.shape, 0.1, np.float32))[1])
         finally:
             torch.set_default_dtype(torch.float32)
     assert rewards[0] == rewards[1]

@@ -105,6 +105,7 @@ def test_what_cannot_be_registered() -> None:
         ({"name": "mine"}, "Mine has no direction"),
         ({"name": "a.b", "higher_is_better": True}, "'a.b' is reserved or has a point"),
         ({"name": "code", "higher_is_better": True}, "'code' is reserved"),
+        ({"name": "sharpen", "higher_is_better": True}, "'sharpen' is reserved"),
         ({"name": "psnr", "higher_is_better": True}, "'psnr' is registered already, .*PSNR"),
     ):
         with pytest.raises(UsageError, match=told):
