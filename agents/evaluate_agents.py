@@ -108,4 +108,4 @@ def main(settings: Settings) -> Comparisons:
 
 
 if __name__ == "__main__":
-    run_script(Settings, main)
+    run_script(Settings, main, threads="fastest")

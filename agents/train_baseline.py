@@ -77,4 +77,4 @@ def main(settings: BaselineSettings) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_script(BaselineSettings, main)
+    run_script(BaselineSettings, main, threads="one")

@@ -13,4 +13,4 @@ from blindsr_agents.hinge_ddpg.run import train as main
 from sr_env.utils.script import run_script
 
 if __name__ == "__main__":
-    run_script(Settings, main)
+    run_script(Settings, main, threads="one")
