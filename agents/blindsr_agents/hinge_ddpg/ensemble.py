@@ -124,9 +124,11 @@ class QEnsemble(nn.Module):
         """Dropout of [n, B, K, H] that leaves out the same units for all moves of a scene."""
         if not (self.training and self.dropout):
             return x
-        # Uniform numbers are drawn several times as fast as Bernoulli's.
-        drawn = torch.rand((*x.shape[:2], 1, x.shape[3]), dtype=x.dtype, device=x.device)
-        return x * (drawn >= self.dropout).to(x.dtype).div_(1 - self.dropout)
+        # Four units share the bits of one random number, which takes a fifth of the time of Bernoulli's.
+        size = x.shape[3]
+        bits = torch.empty((*x.shape[:2], 1, -(-size // 4)), dtype=torch.int64, device=x.device).random_(-(2**63), None)
+        kept = bits.view(torch.int16)[..., :size] >= round(2**16 * self.dropout) - 2**15
+        return x * kept.to(x.dtype).div_(1 - self.dropout)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         if f"{prefix}0.scene.weight" in state_dict:
