@@ -23,7 +23,7 @@ Rewards must be centred per scene (``reference="predictor"``): what is left then
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -280,7 +280,7 @@ class HingeDDPG(DDPG):
         pairs = zip(self.actor.parameters(), actor.parameters(), strict=True)
         return [own for trained, own in pairs if trained.requires_grad]
 
-    def _descend(self, optimizer: torch.optim.Optimizer, parameters: list[Tensor], loss: Tensor) -> None:
+    def _descend(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], loss: Tensor) -> None:
         """One step of these parameters down the loss, of which no other gradient is computed."""
         optimizer.zero_grad(set_to_none=True)
         loss.backward(inputs=parameters)
