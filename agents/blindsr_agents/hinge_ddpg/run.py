@@ -34,7 +34,8 @@ class HingeDDPGSettings(ImprovementSettings, HingeDDPGConfig):
     """Train HingeDDPG.
 
     Attributes:
-        steps: Environment steps in all; training also ends when ``minutes`` are over.
+        steps: Environment steps in all, the budget: with it, a seed gives the same actor on a busy machine.
+        minutes: Training also ends after so many minutes, which is meant for machines that would take very long.
         envs: Sub-environments in one batch.
         actions_per_scene: Sub-environments that share a scene, so that several actions are compared on it.
         patience: Training stops after so many validations without a better actor; None goes on.
@@ -43,11 +44,12 @@ class HingeDDPGSettings(ImprovementSettings, HingeDDPGConfig):
         resume: Continue from the state in ``out``, as if there had been no interruption.
     """
 
-    steps: int = 8000
+    steps: int = 5120
+    minutes: float = 30.0
     envs: int = 32
     actions_per_scene: int = 4
     patience: int | None = None
-    test_crops: int = 12
+    test_crops: int = 24
     test_widths: tuple[float, ...] | None = None
     resume: bool = False
 
