@@ -253,4 +253,4 @@ def main(settings: Settings) -> list[Outcome]:
 
 
 if __name__ == "__main__":
-    run_script(Settings, main)
+    run_script(Settings, main, threads="one")

@@ -101,4 +101,4 @@ def main(settings: Settings) -> Results:
 
 
 if __name__ == "__main__":
-    run_script(Settings, main)
+    run_script(Settings, main, threads="fastest")

@@ -115,4 +115,4 @@ def main(settings: Settings) -> Comparisons:
 
 
 if __name__ == "__main__":
-    run_script(Settings, main)
+    run_script(Settings, main, threads="fastest")

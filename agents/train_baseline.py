@@ -2,6 +2,7 @@
 
     python agents/train_baseline.py --method gradient --reward lpips=1 --photos my_photos --minutes 4
     python agents/train_baseline.py --method random --reward niqe=1 --guards psnr=0.1 --calls 16000
+    python agents/train_baseline.py --method constant --reward lpips=1 --calls 6400  # one offset for all scenes
 
 Photos, scenes, selection and the test at the end are those of ``agents/train_ddpg.py`` with the same settings, and so
 is the actor that is written, a predictor that ``agents/evaluate_agents.py`` compares. Ctrl-C keeps the best so far, and
@@ -93,4 +94,4 @@ def main(settings: BaselineSettings) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_script(BaselineSettings, main)
+    run_script(BaselineSettings, main, threads="one")

@@ -91,4 +91,4 @@ def main(settings: IterativeSettings) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_script(IterativeSettings, main)
+    run_script(IterativeSettings, main, threads="one")

@@ -14,4 +14,4 @@ from blindsr_agents.stock import StockSettings, train
 from sr_env.utils.script import run_script
 
 if __name__ == "__main__":
-    run_script(StockSettings, train)
+    run_script(StockSettings, train, threads="one")

@@ -76,4 +76,4 @@ def main(settings: train_ddpg.Settings) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    run_script(train_ddpg.Settings, main)
+    run_script(train_ddpg.Settings, main, threads="one")

@@ -223,4 +223,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    run_script(Settings, main)
+    run_script(Settings, main, threads="one")

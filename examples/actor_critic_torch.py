@@ -159,4 +159,4 @@ def main(settings: Settings) -> BeforeAfter:
 
 
 if __name__ == "__main__":
-    run_script(Settings, main)
+    run_script(Settings, main, threads="one")

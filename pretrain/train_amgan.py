@@ -22,4 +22,4 @@ def main(settings: Settings) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    run_script(Settings, main)
+    run_script(Settings, main, threads="fastest")

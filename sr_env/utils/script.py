@@ -8,13 +8,16 @@ import re
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import tyro
 
 from sr_env.utils.checks import UsageError, WeightsUnavailable
 from sr_env.utils.files import DISK_ERRORS
 from sr_env.utils.signals import stop_requests
+
+if TYPE_CHECKING:
+    from sr_env.utils.devices import Threads
 
 __all__ = ["Weights", "parse_weights", "run_script", "stop_requests"]
 
@@ -53,13 +56,19 @@ Weights = Annotated[
 ]
 
 
-def run_script(settings: type[Settings], main: Callable[[Settings], Any]) -> None:
+def run_script(settings: type[Settings], main: Callable[[Settings], Any], *, threads: Threads | None = None) -> None:
     """Parse the command line into ``settings`` and call ``main`` with it.
 
     What the user or the machine can mend ends with one line on stderr and exit status 2: a command line that does not
     parse, a ``UsageError`` (bad value, missing file, no such device), weights that cannot be had, a training that
     diverged, and what the operating system refuses (permissions, a full disk). Ctrl-C ends with status 130. Anything
     else is a bug and keeps its traceback.
+
+    Args:
+        settings: A dataclass.
+        main: What is done with it.
+        threads: How many CPU threads it is done with, as :func:`~sr_env.utils.devices.settle_threads` takes it (on the
+            settings' ``device``, where they have one); None leaves the choice to torch.
     """
     for before, argument in itertools.pairwise(["an argument", *sys.argv[1:]]):
         if argument == "" or (argument.startswith("--") and argument.endswith("=")):  # an unset variable of the shell
@@ -67,6 +76,10 @@ def run_script(settings: type[Settings], main: Callable[[Settings], Any]) -> Non
             _fail(f"{name} has an empty value: give one or leave it out")
     parsed = _parsed(settings)
     try:
+        if threads is not None:
+            from sr_env.utils.devices import settle_threads  # which imports torch: not before --help is answered
+
+            settle_threads(threads, getattr(parsed, "device", "auto"))
         main(parsed)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -30,7 +30,7 @@ class BaselineConfig:
     Attributes:
         batch: Scenes per step.
         learning_rate: Size of the steps; None takes the method's own.
-        tau: Polyak rate of the averaged actor.
+        tau: Polyak rate of the averaged actor; None takes the method's own.
         relative: Divide each scene's score by its own magnitude (sum of the weighted metrics' magnitudes), so that
             scenes with large scores, in practice those of wide kernels, do not rule the mean.
         seed: Seed of scenes and search directions.
@@ -41,7 +41,7 @@ class BaselineConfig:
 
     batch: int = 16
     learning_rate: float | None = None
-    tau: float = 0.05
+    tau: float | None = None
     relative: bool = True
     seed: int = 0
 
@@ -50,7 +50,7 @@ class BaselineConfig:
         for name, fits, remedy in (
             ("batch", self.batch >= 1, "a number of scenes from 1"),
             ("learning_rate", rate is None or 0 < rate < float("inf"), "a positive number"),
-            ("tau", 0 < self.tau <= 1, "a rate in (0, 1]; 1 averages nothing"),
+            ("tau", self.tau is None or 0 < self.tau <= 1, "a rate in (0, 1]; 1 averages nothing"),
         ):
             if not fits:
                 raise UsageError(f"{name} {getattr(self, name)} does not fit: give {remedy}")
@@ -104,6 +104,8 @@ class Baseline(ABC):
     calls_per_scene: ClassVar[int]
     #: Step size where none is given.
     default_rate: ClassVar[float]
+    #: Polyak rate where none is given.
+    default_tau: ClassVar[float] = 0.05
     #: The method's settings.
     config_class: ClassVar[type[BaselineConfig]] = BaselineConfig
 
@@ -125,6 +127,7 @@ class Baseline(ABC):
         self.simulator = simulator
         rate = self.config.learning_rate
         self.learning_rate: float = self.default_rate if rate is None else rate
+        self.tau: float = self.default_tau if self.config.tau is None else self.config.tau
         start = widened(pretrained, simulator.controls.names)
         self.actor = deepcopy(start.network).requires_grad_(False).eval()
         self.average = deepcopy(self.actor)
@@ -159,7 +162,7 @@ class Baseline(ABC):
         if not np.isfinite(score):
             raise FloatingPointError(f"the mean score is {score} at step {self.steps}: lower the learning rate")
         with torch.no_grad():
-            polyak_update(self.actor.parameters(), self.average.parameters(), self.config.tau)
+            polyak_update(self.actor.parameters(), self.average.parameters(), self.tau)
         self.steps += 1
         return score
 

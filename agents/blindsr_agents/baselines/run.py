@@ -1,8 +1,7 @@
-"""What the agent is measured against: the same actor improved by gradient, or by blind search, on the same scenes.
+"""What the agent is measured against: the same actor improved by gradient, by blind search, or by one constant.
 
-Both start from the pretrained predictor, draw their scenes from the environments' :class:`~sr_env.simulator.Simulator`
-and are selected as the agent is (:class:`blindsr_agents.training.Selection`); neither has a critic or a
-memory.
+All start from the pretrained predictor, draw their scenes from the environments' :class:`~sr_env.simulator.Simulator`
+and are selected as the agent is (:class:`blindsr_agents.training.Selection`); none has a critic or a memory.
 
 * :mod:`blindsr_agents.baselines.fine_tune` climbs the gradient of the reward through the frozen renderer and the
   metrics. It needs metrics with a gradient, and is the strongest alternative there: a call gives it ten slopes where
@@ -11,8 +10,10 @@ memory.
   and by its opposite, and moves the last layer towards the better of the two: augmented random search (Mania, Guy,
   Recht, "Simple random search of static policies is competitive for reinforcement learning", NeurIPS 2018), with a
   direction of its own per scene.
+* :mod:`blindsr_agents.baselines.constant` takes any reward, too, and searches for the offset of the action that is best
+  in the mean over all scenes.
 
-This file has their table and the loop that both are trained by.
+This file has their table and the loop that they are trained by.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from torch.utils.tensorboard import SummaryWriter
 
 from blindsr_agents.baselines.base import Baseline, BaselineConfig
+from blindsr_agents.baselines.constant import ConstantOffset
 from blindsr_agents.baselines.fine_tune import FineTune, FineTuneConfig
 from blindsr_agents.baselines.random_search import RandomSearch, RandomSearchConfig
 from blindsr_agents.training import (
@@ -44,7 +46,7 @@ from sr_env.utils.checks import UsageError
 
 Ended = Literal["calls", "minutes", "stopped"]
 #: Methods of ``agents/train_baseline.py``.
-METHODS: Mapping[str, type[Baseline]] = {"gradient": FineTune, "random": RandomSearch}
+METHODS: Mapping[str, type[Baseline]] = {"gradient": FineTune, "random": RandomSearch, "constant": ConstantOffset}
 
 
 @dataclass
@@ -53,16 +55,17 @@ class BaselineSettings(FineTuneConfig, RandomSearchConfig, ImprovementSettings):
 
     Attributes:
         method: "gradient" (through the frozen renderer; metrics with a gradient only; ``train_features`` and ``clip``
-            are its own) or "random" (blind search; ``noise`` and ``noise_limit`` are its own).
+            are its own), "random" (blind search) or "constant" (the best offset of the action that is the same in all
+            scenes); ``noise`` and ``noise_limit`` are those two's own.
         calls: SR images that training may render; None sets no limit. It also ends when ``minutes`` are over.
         test_crops: Crops of the test scenes; 0 leaves the test out.
         test_widths: Kernel widths of the test scenes; None takes those that are reported for the scale.
     """
 
-    method: Literal["gradient", "random"] = "gradient"
+    method: Literal["gradient", "random", "constant"] = "gradient"
     out: Path = Path("runs/baseline")
     calls: int | None = None
-    test_crops: int = 12
+    test_crops: int = 24
     test_widths: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -105,8 +108,8 @@ def train(
     Args:
         baseline: The method.
         selection: Held-out scenes.
-        calls: Renderer calls that the baseline may have made in the end; it makes all of them (but one where they are
-            odd and a scene takes two).
+        calls: Renderer calls that the baseline may have made in the end; it makes all of them, but for a rest that is
+            too small for a scene.
         minutes: Time that may be spent.
         select_every: Renderer calls between validations; there is one at the end too.
         stop: Whether to end before the next step, without a last validation.

@@ -23,14 +23,22 @@ class Scores:
         """Means over the photos, [widths]."""
         return self.values[name].mean(1)
 
-    def gain(self, other: Scores) -> np.ndarray:
-        """Mean score over another's, [widths]."""
-        return self.per_width("score") - other.per_width("score")
+    def gain(self, other: Scores, name: str = "score") -> np.ndarray:
+        """Mean score (or metric) over another's, [widths]."""
+        return self.per_width(name) - other.per_width(name)
 
-    def standard_error(self, other: Scores) -> float:
+    def standard_error(self, other: Scores, name: str = "score") -> float:
         """Standard error of the mean gain over another; a photo, which is seen at every width, counts as one sample."""
-        gains = (self.values["score"] - other.values["score"]).mean(0)
+        gains = (self.values[name] - other.values[name]).mean(0)
         return float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else float("nan")
+
+    def differs(self, other: Scores, name: str = "score") -> bool:
+        """Whether the mean gain over another counts: whether it is more than two of its standard errors."""
+        return _counts(float(self.gain(other, name).mean()), self.standard_error(other, name))
+
+
+def _counts(gain: float, standard_error: float | None) -> bool:
+    return standard_error is not None and abs(gain) > _ERRORS * standard_error
 
 
 def verdict(gain: float, standard_error: float | None, other: str) -> str:
@@ -44,6 +52,6 @@ def verdict(gain: float, standard_error: float | None, other: str) -> str:
     Returns:
         "better than ...", "WORSE than ..." or, within two standard errors, "not measurably better than ...".
     """
-    if standard_error is None or not abs(gain) > _ERRORS * standard_error:
+    if not _counts(gain, standard_error):
         return f"not measurably better than {other}"
     return f"{'better' if gain > 0 else 'WORSE'} than {other}"

@@ -2,8 +2,9 @@
 
 from blindsr_agents.hinge_ddpg.agent import HingeDDPG
 from blindsr_agents.hinge_ddpg.config import NORMALISATIONS, HingeDDPGConfig, Normalisation
+from blindsr_agents.hinge_ddpg.ensemble import EnsembleLinear, EnsembleNorm, QEnsemble
 from blindsr_agents.hinge_ddpg.losses import CRITIC_LOSSES, REWARD_CLIP, contrast, critic_loss, squash
-from blindsr_agents.hinge_ddpg.policy import KernelActor, KernelCritic, KernelPolicy, QNetwork
+from blindsr_agents.hinge_ddpg.policy import KernelActor, KernelCritic, KernelPolicy
 from blindsr_agents.hinge_ddpg.replay import SceneBatch, SceneBuffer, group_widths, reward_scales
 from blindsr_agents.hinge_ddpg.run import HingeDDPGSettings, Trained, build, train
 
@@ -11,6 +12,8 @@ __all__ = [
     "CRITIC_LOSSES",
     "NORMALISATIONS",
     "REWARD_CLIP",
+    "EnsembleLinear",
+    "EnsembleNorm",
     "HingeDDPG",
     "HingeDDPGConfig",
     "HingeDDPGSettings",
@@ -18,7 +21,7 @@ __all__ = [
     "KernelCritic",
     "KernelPolicy",
     "Normalisation",
-    "QNetwork",
+    "QEnsemble",
     "SceneBatch",
     "SceneBuffer",
     "Trained",

@@ -23,7 +23,7 @@ Rewards must be centred per scene (``reference="predictor"``): what is left then
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -242,27 +242,29 @@ class HingeDDPG(DDPG):
         self._update_learning_rate(self.critic.optimizer)
         update_learning_rate(self.actor.optimizer, self.config.actor_learning_rate)
         loss_function = critic_loss(self.config.loss)
+        critics, moving = list(self.critic.q_networks.parameters()), self._moving(self.actor)
         logs: dict[str, Tensor] = {}
         for _ in range(gradient_steps):
             self._n_updates += 1
             batch = self.memory.draw(batch_size, self.rng, images=self.config.train_features)
-            q = self.critic.score(batch.descriptions, batch.actions)
-            target = squash(batch.rewards, batch.scales).expand_as(q)
+            q = self.critic.score(batch.descriptions, batch.actions).flatten(1)
+            target = squash(batch.rewards, batch.scales).flatten().expand_as(q)
             loss = loss_function(q + self.config.shift, target + self.config.shift, self.gamma)
-            logs |= {"critic_loss": loss, "q": q.mean(), "target": target.mean()}
+            logs |= {"critic_loss": loss.detach(), "q": q.detach().mean(), "target": target.mean()}
             if self.config.contrast > 0 and self.actions_per_scene > 1:
-                logs["contrast"] = contrast(q, target, self.actions_per_scene)
-                loss = loss + self.config.contrast * logs["contrast"]
-            self._descend(self.critic, loss * len(q))
+                difference = contrast(q, target, self.actions_per_scene)
+                logs["contrast"] = difference.detach()
+                loss = loss + self.config.contrast * difference
+            self._descend(self.critic.optimizer, critics, loss * len(q))
             if self._n_updates > self.config.warmup_updates:
-                logs |= self._climb(batch)
+                logs |= self._climb(batch, moving)
         for name, value in logs.items():
             self.logger.record(f"train/{name}", value.item())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         if not np.isfinite(logs["critic_loss"].item()):
             raise FloatingPointError(f"the critic loss is {logs['critic_loss'].item()}: lower the learning rate")
 
-    def _climb(self, batch: SceneBatch) -> dict[str, Tensor]:
+    def _climb(self, batch: SceneBatch, moving: list[Tensor]) -> dict[str, Tensor]:
         """Algorithm 1's actor update: one step of the actor up the critics, held by the anchor."""
         features, _ = self.critic.split(batch.descriptions)
         if batch.observations is not None:
@@ -273,19 +275,21 @@ class HingeDDPG(DDPG):
         value = (values.mean(0) - self.config.pessimism * values.std(0, correction=0)).mean()
         distance = self.critic.moved(batch.descriptions, actions).square().sum(1).mean()
         saturated = F.relu(logits.abs() - self.config.saturation).square().mean()
-        self._descend(self.actor, self.config.anchor * distance + saturated - value)
-        pairs = zip(self.actor.parameters(), self.actor_target.parameters(), strict=True)
-        # Averaging what is frozen would change it by rounding.
-        moving, averages = zip(*[pair for pair in pairs if pair[0].requires_grad], strict=True)
-        polyak_update(moving, averages, self.tau)
-        return {"actor_value": value, "distance": distance, "saturated": saturated}
+        self._descend(self.actor.optimizer, moving, self.config.anchor * distance + saturated - value)
+        polyak_update(moving, self._moving(self.actor_target), self.tau)
+        return {"actor_value": value.detach(), "distance": distance.detach(), "saturated": saturated.detach()}
 
-    def _descend(self, module: KernelActor | KernelCritic, loss: Tensor) -> None:
-        module.optimizer.zero_grad(set_to_none=True)
-        # The actor's loss also reaches the critics' weights, whose gradients are cleared before their own step.
-        loss.backward()
-        nn.utils.clip_grad_norm_(module.parameters(), self.config.clip)
-        module.optimizer.step()
+    def _moving(self, actor: KernelActor) -> list[Tensor]:
+        """The tensors of an actor that are trained; averaging the frozen ones would change them by rounding."""
+        pairs = zip(self.actor.parameters(), actor.parameters(), strict=True)
+        return [own for trained, own in pairs if trained.requires_grad]
+
+    def _descend(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], loss: Tensor) -> None:
+        """One step of these parameters down the loss, of which no other gradient is computed."""
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward(inputs=parameters)
+        nn.utils.clip_grad_norm_(parameters, self.config.clip)
+        optimizer.step()
 
     @torch.no_grad()
     def _judge(self, fresh: SceneBatch | None) -> None:
@@ -293,8 +297,8 @@ class HingeDDPG(DDPG):
         if fresh is None:
             return
         self.policy.set_training_mode(False)
-        q = self.critic.score(fresh.descriptions, fresh.actions).mean(0)
-        target = squash(fresh.rewards, fresh.scales)
+        q = self.critic.score(fresh.descriptions, fresh.actions).mean(0).flatten()
+        target = squash(fresh.rewards, fresh.scales).flatten()
         self._judged.extend(zip(q.tolist(), target.tolist(), strict=True))
         values = self.judged
         if values.shape[1] > 2 and values.std(1).min() > 0:

@@ -12,10 +12,10 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from gymnasium import spaces
-from torch import Tensor, nn
+from torch import Tensor
 
+from blindsr_agents.hinge_ddpg.ensemble import QEnsemble
 from sr_env.utils import torchvision_compat as _torchvision  # noqa: F401  # before stable_baselines3, whose imports reach torchvision
 
 from stable_baselines3.common.policies import BaseModel, BasePolicy  # isort: skip
@@ -68,40 +68,6 @@ class KernelActor(BasePolicy):
         return self(observation)
 
 
-class QNetwork(nn.Module):
-    """One critic: description and move -> advantage of the moved action over the pretrained one, smooth in the move.
-
-    The network is asked twice, about the move and about staying, and the difference counts: it is zero where the action
-    is the pretrained one, as the reward is by definition, so that nothing has to be learned of how good a scene is.
-
-    A run sees a few thousand scenes, and a description has hundreds of numbers: without dropout the critics learn the
-    scenes by heart within a thousand updates, and the actor climbs what they made up in between.
-    """
-
-    def __init__(self, description_size: int, action_size: int, hidden: int, dropout: float) -> None:
-        super().__init__()
-        self.dropout = dropout
-        self.scene = nn.Linear(description_size, hidden)
-        self.action = nn.Linear(action_size, hidden, bias=False)
-        # A critic with normalised layers extrapolates less wildly where the actor has not been.
-        self.first = nn.Sequential(nn.LayerNorm(hidden), nn.SiLU())
-        self.second = nn.Sequential(nn.Linear(hidden, hidden), nn.LayerNorm(hidden), nn.SiLU())
-        self.last = nn.Linear(hidden, 1, bias=False)
-
-    def forward(self, description: Tensor, move: Tensor) -> Tensor:
-        """Descriptions [B, D] and moves [B, L] (or [B, K, L], K for each scene) -> advantages [B] (or [B, K])."""
-        moves = move if move.ndim == 3 else move[:, None]
-        scene = self.scene(self._drop(description[:, None]))
-        x = self._drop(self.first(scene + self.action(torch.cat((torch.zeros_like(moves[:, :1]), moves), dim=1))))
-        values: Tensor = self.last(self._drop(self.second(x))).squeeze(-1)
-        advantages = values[:, 1:] - values[:, :1]
-        return advantages if move.ndim == 3 else advantages[:, 0]
-
-    def _drop(self, x: Tensor) -> Tensor:
-        """Dropout of [B, K, H] that leaves out the same units for all moves of a scene, which makes them comparable."""
-        return x * F.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), self.dropout, self.training)
-
-
 class KernelCritic(BaseModel):
     """An ensemble of critics on what the pretrained predictor sees.
 
@@ -137,9 +103,7 @@ class KernelCritic(BaseModel):
         self.register_buffer("noise_shape", noise_shape.detach().clone())
         self.register_buffer("into_units", torch.linalg.inv(noise_shape.detach()))
         self.description_size = predictor.feature_size + predictor.code_length
-        self.q_networks = nn.ModuleList(
-            QNetwork(self.description_size, predictor.code_length, hidden, dropout) for _ in range(n_critics)
-        )
+        self.q_networks = QEnsemble(n_critics, self.description_size, predictor.code_length, hidden, dropout)
 
     @torch.no_grad()
     def describe(self, observations: Tensor) -> Tensor:
@@ -161,8 +125,8 @@ class KernelCritic(BaseModel):
         Returns:
             [n_critics, B], or [n_critics, B, K].
         """
-        moved = self.moved(description, actions)
-        return torch.stack([network(description, moved) for network in self.q_networks])
+        advantages: Tensor = self.q_networks(description, self.moved(description, actions))
+        return advantages
 
     def moved(self, description: Tensor, actions: Tensor) -> Tensor:
         """Differences of actions [B, L] or [B, K, L] from mu0, in units of the exploration noise."""
@@ -195,7 +159,7 @@ class KernelPolicy(TD3Policy):
         hidden: Width of the critics' hidden layers.
         dropout: Share of the critics' inputs and hidden units left out in training.
         train_features: Whether the actor's convolutions are trained too.
-        **kwargs: Further arguments of SB3's TD3Policy.
+        **kwargs: Further arguments of SB3's TD3Policy; the optimiser is Adam, fused.
 
     Raises:
         UsageError: The actions are not as long as the predictor's code.
@@ -223,6 +187,8 @@ class KernelPolicy(TD3Policy):
         self.pretrained_predictor = predictor
         self.noise_shape = 0.1 * torch.eye(predictor.network.code_length) if noise_shape is None else noise_shape
         self.n_critics, self.hidden, self.dropout, self.train_features = n_critics, hidden, dropout, train_features
+        if "optimizer_class" not in kwargs:  # Adam, of which a fused step costs less than half
+            kwargs["optimizer_kwargs"] = {"fused": True, **(kwargs.get("optimizer_kwargs") or {})}
         super().__init__(observation_space, action_space, lr_schedule, n_critics=n_critics, **kwargs)
 
     def make_actor(self, features_extractor: Any = None) -> KernelActor:  # type: ignore[override]

@@ -22,14 +22,14 @@ _GROUPS = 8
 
 
 class SceneBatch(NamedTuple):
-    """A batch from the memory.
+    """A batch from the memory, scene by scene.
 
     Attributes:
-        observations: LR images, uint8 [B, 3, h, w], or None where they were not asked for.
-        descriptions: [B, D].
-        actions: [B, L].
-        rewards: As the environment gave them, [B].
-        scales: What to divide them by, [B].
+        observations: LR images of S scenes, uint8 [S, 3, h, w], or None where they were not asked for.
+        descriptions: [S, D].
+        actions: All K that were tried on each scene, [S, K, L].
+        rewards: As the environment gave them, [S, K].
+        scales: What to divide them by, [S, K].
     """
 
     observations: Tensor | None
@@ -170,39 +170,51 @@ class SceneBuffer(ReplayBuffer):
         """The scenes added since the last call, without their images."""
         if not self._fresh:
             return None
-        rows = np.unique(np.array(self._fresh))
+        rows, first = np.unique(np.array(self._fresh)), np.arange(0, self.n_envs, self.times)
         self._fresh.clear()
-        return self._batch(np.repeat(rows, self.n_envs), np.tile(np.arange(self.n_envs), len(rows)), images=False)
+        return self._batch(np.repeat(rows, len(first)), np.tile(first, len(rows)), images=False)
 
     def draw(self, batch_size: int, rng: np.random.Generator, images: bool) -> SceneBatch:
-        """Draw scenes with replacement, each with all actions tried on it in a row; their LR images where asked for."""
+        """Draw scenes with replacement, with all actions tried on them; their LR images where asked for.
+
+        Args:
+            batch_size: Actions in all; as many scenes are drawn as have that many, one at least.
+            rng: What draws them.
+            images: Whether LR images are wanted.
+        """
         scenes = max(1, batch_size // self.times)
-        rows = rng.integers(self.size(), size=scenes).repeat(self.times)
-        first = rng.integers(self.n_envs // self.times, size=scenes) * self.times
-        return self._batch(rows, (first[:, None] + np.arange(self.times)).ravel(), images)
+        rows = rng.integers(self.size(), size=scenes)
+        return self._batch(rows, rng.integers(self.n_envs // self.times, size=scenes) * self.times, images)
 
     def measure_scales(self) -> None:
         """Renew the scales of the rewards from what is kept; a group seen rarely takes the median over all."""
         kept = slice(self.size())
         self.scales = reward_scales(self.rewards[kept], self.groups[kept], self._normalisation)
 
-    def _batch(self, rows: np.ndarray, columns: np.ndarray, images: bool) -> SceneBatch:
+    def _batch(self, rows: np.ndarray, first: np.ndarray, images: bool) -> SceneBatch:
+        """The scenes [S] at these rows, of which ``first`` [S] tells the first of their sub-environments."""
+        tried = (rows[:, None], first[:, None] + np.arange(self.times))
+        # Indexing has copied already.
         return SceneBatch(
-            self.to_torch(self.observations[rows, columns]) if images else None,
-            self.to_torch(self.descriptions[rows, columns]),
-            self.to_torch(self.actions[rows, columns]),
-            self.to_torch(self.rewards[rows, columns]),
-            self.to_torch(self._scales(rows, columns)),
+            self.to_torch(self.observations[rows, first], copy=False) if images else None,
+            *(
+                self.to_torch(values, copy=False)
+                for values in (
+                    self.descriptions[rows, first],
+                    self.actions[tried],
+                    self.rewards[tried],
+                    self._scales(*tried),
+                )
+            ),
         )
 
     def _scales(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """What to divide rewards by, float32 [B]."""
+        """What to divide the rewards of scenes by, float32 [S, K]."""
         scales: np.ndarray = self.scales[self.groups[rows, columns]]
         if self._normalisation != "scene":
             return scales
-        first = columns // self.times * self.times
-        together = self.rewards[rows[:, None], first[:, None] + np.arange(self.times)]
-        return np.maximum(np.sqrt(np.square(together).mean(1)), 0.1 * scales)
+        together = np.sqrt(np.square(self.rewards[rows, columns]).mean(1, keepdims=True))
+        return np.maximum(together, 0.1 * scales)
 
     def _get_samples(self, batch_inds: np.ndarray, env: Any = None) -> ReplayBufferSamples:
         """SB3's interface: the next observation is the observation, since every episode ended."""

@@ -36,7 +36,8 @@ class HingeDDPGSettings(ImprovementSettings, HingeDDPGConfig):
     """Train HingeDDPG.
 
     Attributes:
-        steps: Environment steps in all; training also ends when ``minutes`` are over.
+        steps: Environment steps in all, the budget: with it, a seed gives the same actor on a busy machine.
+        minutes: Training also ends after so many minutes, which is meant for machines that would take very long.
         envs: Sub-environments in one batch.
         actions_per_scene: Sub-environments that share a scene, so that several actions are compared on it.
         patience: Training stops after so many validations without a better actor; None goes on.
@@ -44,11 +45,12 @@ class HingeDDPGSettings(ImprovementSettings, HingeDDPGConfig):
         test_widths: Kernel widths of the test scenes; None takes those that are reported for the scale.
     """
 
-    steps: int = 8000
+    steps: int = 5120
+    minutes: float = 30.0
     envs: int = 32
     actions_per_scene: int = 4
     patience: int | None = None
-    test_crops: int = 12
+    test_crops: int = 24
     test_widths: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:

@@ -108,8 +108,8 @@ class IterativeHinge:
         self.critic = CorrectionCritic(self.actor, config.critics, config.hidden, config.dropout).to(self.device)
         self.actor_target = deepcopy(self.actor).requires_grad_(False).eval()
         self.critic_target = deepcopy(self.critic).requires_grad_(False).eval()
-        self.actor_optimizer = torch.optim.Adam(self.actor.head.parameters(), config.actor_learning_rate)
-        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), config.learning_rate)
+        self.actor_optimizer = torch.optim.Adam(self.actor.head.parameters(), config.actor_learning_rate, fused=True)
+        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), config.learning_rate, fused=True)
         self.memory = EpisodeMemory(
             config.buffer_size // horizon,
             horizon,
@@ -221,11 +221,12 @@ class IterativeHinge:
         polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.config.tau)
 
     def _descend(self, optimizer: torch.optim.Optimizer, module: nn.Module, loss: Tensor) -> None:
+        """One step of a module's parameters down the loss, of which no other gradient is computed."""
+        parameters = list(module.parameters())
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(module.parameters(), self.config.clip)
+        loss.backward(inputs=parameters)
+        nn.utils.clip_grad_norm_(parameters, self.config.clip)
         optimizer.step()
-        # The actor's loss reaches the critics' weights too; their own step clears those gradients first.
 
     @torch.no_grad()
     def _judge(self, states: Tensor, actions: Tensor, rewards: Tensor, widths: np.ndarray) -> None:

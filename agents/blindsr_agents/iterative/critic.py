@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from blindsr_agents.hinge_ddpg import QNetwork
+from blindsr_agents.hinge_ddpg import EnsembleLinear, EnsembleNorm, QEnsemble
 from blindsr_agents.iterative.corrector import Corrector, silence
 
 
@@ -27,29 +27,30 @@ class CorrectionCritic(nn.Module):
     def __init__(self, corrector: Corrector, n_critics: int, hidden: int = 256, dropout: float = 0.2) -> None:
         super().__init__()
         size, length = corrector.state_size, corrector.pretrained.code_length
-        self.landscapes = nn.ModuleList(QNetwork(size, length, hidden, dropout) for _ in range(n_critics))
-        self.prospects = nn.ModuleList(_prospect(size, hidden, dropout) for _ in range(n_critics))
+        self.landscapes = QEnsemble(n_critics, size, length, hidden, dropout)
+        self.prospects = _prospects(n_critics, size, hidden, dropout)
 
     def gain(self, corrector: Corrector, states: Tensor, actions: Tensor) -> Tensor:
         """Values of corrections [B, L] in states [B, D] above that of none, by every critic, [n_critics, B]."""
         code = corrector.split(states).code
         both = torch.stack([corrector.moved(states, c) for c in (code, corrector.correct(code, actions))], dim=1)
-        inputs = corrector.inputs(states)
-        values = torch.stack([landscape(inputs, both) for landscape in self.landscapes])
+        values = self.landscapes.values(corrector.inputs(states), both)
         return values[..., 1] - values[..., 0]
 
     def prospect(self, corrector: Corrector, states: Tensor) -> Tensor:
         """Values of correcting nothing in states [B, D], by every critic, [n_critics, B]."""
         inputs, last = corrector.inputs(states), corrector.split(states).step[:, -1]
-        return torch.stack([prospect(inputs)[:, 0] for prospect in self.prospects]) * (1 - last)
+        prospects: Tensor = self.prospects(inputs.expand(len(self.landscapes), -1, -1))[..., 0]
+        return prospects * (1 - last)
 
     def forward(self, corrector: Corrector, states: Tensor, actions: Tensor) -> Tensor:
         """Values of corrections [B, L] in states [B, D], by every critic, [n_critics, B]."""
         return self.gain(corrector, states, actions) + self.prospect(corrector, states)
 
 
-def _prospect(size: int, hidden: int, dropout: float) -> nn.Sequential:
-    last = nn.Linear(hidden, 1)
+def _prospects(members: int, size: int, hidden: int, dropout: float) -> nn.Sequential:
+    """Inputs [n, B, size] of n members -> [n, B, 1], zeros at first."""
+    last = EnsembleLinear(members, hidden, 1)
     silence(last)
-    first = nn.Sequential(nn.Dropout(dropout), nn.Linear(size, hidden), nn.LayerNorm(hidden), nn.SiLU())
+    first = (nn.Dropout(dropout), EnsembleLinear(members, size, hidden), EnsembleNorm(members, hidden), nn.SiLU())
     return nn.Sequential(*first, nn.Dropout(dropout), last)

@@ -21,10 +21,11 @@ from blindsr_agents.evaluation.scene_sets import (
     true_kernel,
 )
 from blindsr_agents.evaluation.scores import Scores
-from blindsr_agents.evaluation.tables import score_table
+from blindsr_agents.evaluation.tables import columns, score_table
 from blindsr_agents.training.selection import Selection
 from blindsr_agents.training.setup import Improvement
 from sr_env.degradation import REPORTED_WIDTHS
+from sr_env.metrics import Metric
 from sr_env.models.predictor import KernelPredictor
 from sr_env.simulator import Scenes, Simulator, SimulatorSettings
 from sr_env.utils.files import atomic_write
@@ -34,12 +35,24 @@ from sr_env.utils.images import to_uint8
 TRAINED = "trained actor"
 
 
-def verdict(scores: Mapping[str, Scores]) -> str:
-    """One sentence: whether the trained actor is better on the test scenes, and how sure that is."""
+def verdict(scores: Mapping[str, Scores], metrics: Mapping[str, Metric]) -> str:
+    """One sentence: whether the trained actor is better on the test scenes, what is gained, and what is paid.
+
+    Args:
+        scores: By method.
+        metrics: Those that were measured; changes within two standard errors are left out.
+    """
     trained, pretrained = scores[TRAINED], scores[PRETRAINED]
     gain, error = float(trained.gain(pretrained).mean()), trained.standard_error(pretrained)
     found = rules.verdict(gain, error, "the pretrained one")
-    return f"The trained actor is {found} on the test photos ({gain:+.4f} reward, standard error {error:.4f})."
+    changes: dict[str, list[str]] = {"gained": [], "paid": []}
+    for name, column in columns([name for name in trained.values if name != "score"], metrics).items():
+        if trained.differs(pretrained, name):
+            before, after = (float(each.values[name].mean()) for each in (pretrained, trained))
+            change = f"{column.title} {column.format(before)} → {column.format(after)} {column.unit}".strip()
+            changes["gained" if (after > before) == column.higher_is_better else "paid"].append(change)
+    told = "".join(f"; {what}: {', '.join(which)}" for what, which in changes.items() if which)
+    return f"The trained actor is {found} on the test photos ({gain:+.4f} reward, standard error {error:.4f}){told}."
 
 
 @dataclass(frozen=True)
@@ -84,7 +97,7 @@ def measure_test(
     scores = scenes.score_all(methods)
     title = f"{crops} crops of {', '.join(simulator.photos.names)}, each at {len(scenes.widths)} kernel widths"
     console.print(score_table(scores, PRETRAINED, scenes.widths, simulator.metrics, title))
-    console.print(verdict(scores))
+    console.print(verdict(scores, simulator.metrics), soft_wrap=True)
     result = {
         "gain": float(scores[TRAINED].gain(scores[PRETRAINED]).mean()),
         "standard_error": scores[TRAINED].standard_error(scores[PRETRAINED]),

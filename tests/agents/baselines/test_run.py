@@ -36,9 +36,9 @@ def small(tiny_renderer: Path, tiny_predictor: Path, photo_folder: Path, tmp_pat
     }
 
 
-@pytest.mark.parametrize("method", ["gradient", "random"])
+@pytest.mark.parametrize("method", ["gradient", "random", "constant"])
 def test_script(method: Any, small: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    rate = {"gradient": 3e-3, "random": 1.0}[method]
+    rate = {"gradient": 3e-3, "random": 1.0, "constant": 1.0}[method]
     told = main(BaselineSettings(method=method, reward={"psnr": 1.0}, learning_rate=rate, **small))
     path = small["out"] / "actor_x4.safetensors"
     card = read_card(path)

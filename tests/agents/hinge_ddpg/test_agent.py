@@ -54,11 +54,11 @@ def test_noise_follows_its_schedule(make: Make) -> None:
 def test_warm_up_trains_the_critics_alone(make: Make) -> None:
     agent = make(warmup_updates=1000)
     actor = {name: value.clone() for name, value in agent.actor.state_dict().items()}
-    critic = agent.critic.q_networks.state_dict()["0.scene.weight"].clone()
+    critic = agent.critic.q_networks.state_dict()["scene.weight"].clone()
     agent.learn(32)
     assert agent._n_updates > 0
     assert all(torch.equal(value, actor[name]) for name, value in agent.actor.state_dict().items())
-    assert not torch.equal(agent.critic.q_networks.state_dict()["0.scene.weight"], critic)
+    assert not torch.equal(agent.critic.q_networks.state_dict()["scene.weight"], critic)
 
 
 @pytest.mark.parametrize("train_features", [False, True])

@@ -124,7 +124,7 @@ def test_weights_go_round_without_pickle(make: Make, tmp_path: Path) -> None:
     with safe_open(path, framework="pt") as file:
         kept = set(file.keys())
     assert any(name.startswith("actor.") for name in kept)
-    assert any(name.startswith("critic.q_networks.1.") for name in kept)
+    assert any(name.startswith("critic.q_networks.") for name in kept)
     other = make(seed=7)
     other.load_weights(path)
     for name, value in agent.policy.state_dict().items():

@@ -61,8 +61,8 @@ def _stir(agent: IterativeHinge) -> None:
     for layer in (
         agent.actor.head[-1],
         agent.actor_target.head[-1],
-        *(prospect[-1] for prospect in agent.critic.prospects),  # type: ignore[index]
-        *(prospect[-1] for prospect in agent.critic_target.prospects),  # type: ignore[index]
+        agent.critic.prospects[-1],
+        agent.critic_target.prospects[-1],
     ):
         torch.nn.init.normal_(layer.weight, std=0.3)  # type: ignore[arg-type]
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import nn
 
-from sr_env.utils.devices import autocast, channels_last, resolve_device, uses_bf16
+from sr_env.utils import devices
+from sr_env.utils.devices import autocast, channels_last, resolve_device, settle_threads, uses_bf16
 
 
 def test_auto_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,3 +66,42 @@ def test_channels_last_keeps_the_numbers() -> None:
     assert channels_last(conv) is conv
     assert conv.weight.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(conv.weight, before)
+
+
+@pytest.fixture
+def four_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Torch with four threads, and nobody who asked for a number."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("four_threads")
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [({4: 1.0, 2: 2.0, 1: 4.0}, 4), ({4: 1.0, 2: 1.05, 1: 2.0}, 2), ({4: 9.0, 2: 3.0, 1: 1.0}, 1)],
+)
+def test_the_fewest_threads_that_are_about_the_fastest(
+    monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], chosen: int
+) -> None:
+    monkeypatch.setattr(devices, "_measured", lambda counts: {count: seconds[count] for count in counts})
+    assert settle_threads("fastest", "cpu") == torch.get_num_threads() == chosen
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_threads_are_measured() -> None:
+    measured = devices._measured([2, 1])
+    assert list(measured) == [2, 1]
+    assert all(seconds > 0 for seconds in measured.values())
+    assert settle_threads("one", "cpu") == torch.get_num_threads() == 1
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_a_gpu_and_who_asked_for_threads_keep_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(devices, "resolve_device", lambda name: torch.device("cuda"))
+        assert settle_threads("one") == 4
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert settle_threads("one", "cpu") == torch.get_num_threads() == 4

@@ -48,6 +48,27 @@ def test_script_passes_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert call(monkeypatch, None, "--count", "3") == [Settings(3)]
 
 
+def test_threads_are_settled_for_the_settings_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass
+    class OnDevice(Settings):
+        """A script that computes.
+
+        Attributes:
+            device: Where.
+        """
+
+        device: str = "auto"
+
+    done: list[object] = []
+    monkeypatch.setattr("sr_env.utils.devices.settle_threads", lambda *given: done.append(given))
+    monkeypatch.setattr(sys, "argv", ["script.py", "--device", "cuda"])
+    run_script(OnDevice, done.append, threads="one")
+    monkeypatch.setattr(sys, "argv", ["script.py"])
+    run_script(Settings, done.append, threads="fastest")
+    run_script(OnDevice, done.append)
+    assert done == [("one", "cuda"), OnDevice(device="cuda"), ("fastest", "auto"), Settings(), OnDevice()]
+
+
 @pytest.mark.parametrize(
     "error", [UsageError, MissingFileError, FileInTheWayError, WeightsUnavailable, FloatingPointError]
 )
