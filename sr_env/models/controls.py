@@ -30,7 +30,8 @@ CONTROLS: tuple[str, ...] = (CODE, *RANGES)
 #: What an actor may give for the upscaler to apply it; a blend would take a second renderer.
 UPSCALED: tuple[str, ...] = (CODE, "sharpen")
 #: Standard deviation of the unsharp mask's Gaussian in HR pixels. Of 0.5, 0.7 and 1, the best strength of each scene
-#: lowers LPIPS most with 0.7, as it is and less 0.02 a dB of PSNR (AMNet-L, BSD100); one strength for all is best at 3.
+#: lowers LPIPS most with 0.7, as it is and less 0.02 a dB of PSNR (AMNet-L, held-out photographs); one strength for all
+#: is best at 3.
 SHARPEN_SIGMA = 0.7
 #: How many HR pixels around its own a sharpened pixel depends on.
 SHARPEN_RADIUS = math.ceil(3 * SHARPEN_SIGMA)
