@@ -250,3 +250,13 @@ def test_vgg_features_match_a_plain_forward_pass() -> None:
     ]
     torch.testing.assert_close(outputs[0], features.features[0](x).relu())
     assert all(not parameter.requires_grad for parameter in features.parameters())
+
+
+def test_the_memory_layout_of_the_weights_changes_no_value() -> None:
+    fast = create_metric("lpips")
+    plain = create_metric("lpips", backbone=ConvFeatures("alexnet", fast.layers))  # type: ignore[arg-type]
+    plain.load_state_dict({name: value.contiguous() for name, value in fast.state_dict().items()})
+    weights_of = [module.backbone.features[0].weight for module in (fast, plain)]  # type: ignore[union-attr,index]
+    assert [weight.is_contiguous() for weight in weights_of] == [False, True]
+    sr, hr = torch.rand(2, 2, 3, 64, 64, generator=torch.Generator().manual_seed(0)).unbind()
+    torch.testing.assert_close(fast(sr, hr), plain(sr, hr), atol=1e-6, rtol=0)
