@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -53,11 +54,30 @@ class ConstantOffset(Baseline):
     ) -> None:
         super().__init__(simulator, pretrained, config, **changes)
         self.noise_shape = measured_noise_shape(simulator, self.config.noise, self.config.noise_limit, self.config.seed)
-        start, seed = np.zeros(simulator.controls.length), self.config.seed
-        self._search = CMA(start, self.learning_rate, population_size=_CANDIDATES, seed=seed)
+        self._search = self._begin()
+        self._told: list[list[float]] = []
         last = self.actor.head[-1]
         assert isinstance(last, nn.Linear)
         self._bias, self._start = last.bias, last.bias.clone()
+
+    def _begin(self) -> CMA:
+        start = np.zeros(len(self.noise_shape))
+        return CMA(start, self.learning_rate, population_size=_CANDIDATES, seed=self.config.seed)
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs: of the search, what it was told, since its seed makes the rest of that again."""
+        return {**super().state(), "told": [list(losses) for losses in self._told]}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take up what :meth:`state` gave."""
+        super().load_state(state)
+        self._search, self._told = self._begin(), []
+        for losses in state["told"]:
+            self._tell([self._search.ask() for _ in range(_CANDIDATES)], losses)
+
+    def _tell(self, asked: list[np.ndarray], losses: list[float]) -> None:
+        self._search.tell(list(zip(asked, losses, strict=True)))
+        self._told.append(list(losses))
 
     @torch.no_grad()
     def _improve(self, scenes: Scenes) -> float:
@@ -70,7 +90,7 @@ class ConstantOffset(Baseline):
         size = self._magnitude(result.terms).unflatten(0, (-1, _CANDIDATES)).mean(1, keepdim=True)
         losses = -(result.score.unflatten(0, (-1, _CANDIDATES)) / size).mean(0)
         if losses.isfinite().all():
-            self._search.tell(list(zip(asked, losses.tolist(), strict=True)))
+            self._tell(asked, losses.tolist())
             self._bias.copy_(self._start + self._shift(self._search.mean))
         return float(result.score.mean())
 

@@ -170,6 +170,21 @@ def test_the_constant_is_one_for_all_scenes_and_the_best(simulator: Simulator, m
 
 
 @METHODS
+def test_a_state_goes_on_as_if_uninterrupted(method: type[Baseline], simulator: Simulator) -> None:
+    whole, begun = build(method, simulator), build(method, simulator)
+    for _ in range(2):
+        whole.step()
+        begun.step()
+    resumed = build(method, simulator)
+    resumed.load_state(begun.state())
+    for _ in range(2):
+        whole.step()
+        resumed.step()
+    for name, value in whole.average.state_dict().items():
+        assert torch.equal(value, resumed.average.state_dict()[name]), name
+
+
+@METHODS
 def test_equal_seeds_give_equal_actors(method: type[Baseline], simulator: Simulator) -> None:
     def trained(seed: int) -> torch.Tensor:
         baseline = build(method, simulator, seed=seed)
