@@ -1,6 +1,6 @@
 """What renderers invent on held-out pictures, beside HR: grid, weave and ripples.
 
-    python benchmarks/artefacts.py --data FOLDER --renderers amnet_v2_x4 amgan_x4 amgan_v2_x4
+    python benchmarks/artefacts.py --data FOLDER --renderers amnet_x4 amgan_v1_x4 amgan_x4
 
 Centre crops of the photographs that pretraining holds out, blurred with the reported widths, reduced, rounded, and
 rendered with the true kernel. ``blindsr_agents/evaluation/artefacts.py`` says what the columns are; the first renderer

@@ -1,6 +1,6 @@
 """Contact sheets of held-out pictures at three times their size: bicubic, renderers, Real-ESRGAN, HR.
 
-    python benchmarks/contact_sheet.py --data FOLDER --renderers amnet_v2_x4 amgan_x4 amgan_v2_x4 --peers-dir PEERS
+    python benchmarks/contact_sheet.py --data FOLDER --renderers amnet_x4 amgan_v1_x4 amgan_x4 --peers-dir PEERS
 
 Each picture is a crop of a kind: edges, hair, foliage, buildings, text, sky, cloth, drawings. It is rendered with what
 lies around it, up to ``context`` pixels a side. Pictures take the reported kernel widths in turn.

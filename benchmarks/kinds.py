@@ -1,6 +1,6 @@
 """Photographs, straight edges, buildings and drawings apart: the predicted kernel's cost and the gain in LPIPS.
 
-    python benchmarks/kinds.py --data FOLDER --renderers amnet_v2_x4 amgan_v2_x4 --predictor predictor_x4
+    python benchmarks/kinds.py --data FOLDER --renderers amnet_x4 amgan_x4 --predictor predictor_x4
 
 Pictures are centre crops of the photographs that pretraining holds out; of these again the windows with the strongest
 straight edges; and the held-out drawings. All are blurred with the reported widths, reduced and rounded. The first

@@ -39,10 +39,10 @@ SHARPEN_RADIUS = math.ceil(3 * SHARPEN_SIGMA)
 PARTNERS: Mapping[str, str] = {
     "amnet_l_x4": "amgan_x4",
     "amnet_x4": "amgan_x4",
-    "amnet_v2_x4": "amgan_v2_x4",
+    "amnet_v1_x4": "amgan_v1_x4",
     "amgan_x4": "amnet_x4",
     "amgan_star_x4": "amnet_x4",
-    "amgan_v2_x4": "amnet_v2_x4",
+    "amgan_v1_x4": "amnet_v1_x4",
 }
 
 

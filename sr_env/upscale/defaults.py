@@ -10,7 +10,7 @@ from sr_env.models import BlendedRenderer, Checkpoint, blend_renderers, check_te
 from sr_env.utils.checks import SCALES, UsageError, check_choice
 
 #: Magnification -> the renderer at texture 0, and the one at texture 1.
-TEXTURES: Mapping[int, tuple[str, str]] = {4: ("amnet_v2_x4", "amgan_v2_x4")}
+TEXTURES: Mapping[int, tuple[str, str]] = {4: ("amnet_x4", "amgan_x4")}
 
 
 def default_model(scale: int) -> str:
