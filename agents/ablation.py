@@ -7,7 +7,6 @@ Nothing is selected here: what counts is the actor that training ends with, good
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from rich.console import Console
 from sr_env.simulator import reward_title
 from sr_env.utils.checks import UsageError, check_choice
 from sr_env.utils.devices import Precision
-from sr_env.utils.files import atomic_write, check_writable
+from sr_env.utils.files import atomic_write, check_writable, write_json
 from sr_env.utils.provenance import command_line, commit, hardware
 from sr_env.utils.script import Weights, run_script
 
@@ -243,8 +242,7 @@ def main(settings: Settings) -> list[Outcome]:
                 + (f"; {outcome.diverged}" if outcome.diverged else ""),
                 soft_wrap=True,
             )
-            with atomic_write(settings.out / "ablation.json") as temporary:
-                temporary.write_text(json.dumps({**about, "runs": [asdict(o) for o in outcomes]}, indent=2) + "\n")
+            write_json(settings.out / "ablation.json", {**about, "runs": [asdict(o) for o in outcomes]})
             with atomic_write(settings.out / "ablation.md") as temporary:
                 temporary.write_text(to_markdown(outcomes))
             draw(settings.out / "ablation.png", outcomes, reward_title(settings.reward))

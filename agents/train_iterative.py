@@ -11,7 +11,6 @@ run before.
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
@@ -23,7 +22,7 @@ from blindsr_agents.iterative.run import IterativeProgress, IterativeSettings, a
 from blindsr_agents.training import STATE, Improvement
 from rich.console import Console
 
-from sr_env.utils.files import atomic_write, check_writable, disk_errors_named
+from sr_env.utils.files import check_writable, disk_errors_named, write_json
 from sr_env.utils.provenance import command_line, commit, hardware
 from sr_env.utils.resume import check_out
 from sr_env.utils.script import run_script, stop_requests
@@ -83,9 +82,8 @@ def main(settings: IterativeSettings) -> dict[str, Any]:
     save_corrector(weights, agent.actor_target, improvement.pretrained, card)
     table = as_json(scores, scenes.widths)
     selection = [{"step": step, "improvement": gain} for step, gain in improvement.selection.history]
-    with atomic_write(settings.out / "iterative.json") as temporary:
-        text = json.dumps({**card, "table": table, "selection": selection, "returns": agent.returns}, indent=2)
-        temporary.write_text(text + "\n")
+    result = {**card, "table": table, "selection": selection, "returns": agent.returns}
+    write_json(settings.out / "iterative.json", result)
     console.print(f"written to {settings.out}: iterative.json, {weights.name}")
     return table
 

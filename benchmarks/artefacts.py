@@ -9,21 +9,20 @@ is the baseline of the ripples.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from blindsr_agents.evaluation.artefacts import MEASURES, ArtefactMeter
-from blindsr_agents.evaluation.methods import PREDICTED, create_methods, reconstruct
+from blindsr_agents.evaluation.methods import PREDICTED, create_methods, reconstructions
 from blindsr_agents.evaluation.settings import HeldOutSettings, print_skipped
 from blindsr_agents.evaluation.tables import Cells, console_table, join_widths
 from blindsr_pretrain.data import held_out_photos
 from rich.console import Console
 
 from sr_env.photos import centre_crops
-from sr_env.utils.files import atomic_write, check_writable
+from sr_env.utils.files import check_writable, write_json
 from sr_env.utils.images import to_images
 from sr_env.utils.script import run_script
 
@@ -75,12 +74,8 @@ def main(settings: Settings) -> Values:
     hr = to_images(centre_crops(held_out_photos(s.data, s.held_out), s.side, s.scale), device)
     meter = ArtefactMeter(hr, s.scale)
     values: Values = {"HR": {str(width): meter.measure(hr) for width in widths}}
-    for method in methods:
-        values[method.name] = {}
-        for width in widths:
-            kernels = degradation.build(np.full(len(hr), width), device=device)
-            sr = reconstruct(method, degradation(hr, kernels), kernels.kernels, s.precision)
-            values[method.name][str(width)] = meter.measure(sr)
+    for name, width, sr in reconstructions(hr, methods, degradation, widths, s.precision):
+        values.setdefault(name, {})[str(width)] = meter.measure(sr)
     places = meter.places
     title = (
         f"{len(hr)} pictures, mean of kernel widths {join_widths(widths)}: {places.flat_tiles} flat tiles, "
@@ -88,9 +83,7 @@ def main(settings: Settings) -> Values:
     )
     console.print(console_table(title, artefact_cells(values, methods[1].name)))
     if s.json is not None:
-        with atomic_write(s.json) as temporary:
-            found = {"about": s.about(device, widths), "places": asdict(places), "values": values}
-            temporary.write_text(json.dumps(found, indent=2) + "\n")
+        write_json(s.json, {"about": s.about(device, widths), "places": asdict(places), "values": values})
     return values
 
 

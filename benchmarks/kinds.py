@@ -9,7 +9,6 @@ renderer is the baseline of the gain.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from rich.console import Console
 
 from sr_env.photos import Pixels, Subset, centre_crops, open_photos
 from sr_env.utils.checks import UsageError
-from sr_env.utils.files import atomic_write, check_writable
+from sr_env.utils.files import check_writable, write_json
 from sr_env.utils.images import to_images
 from sr_env.utils.script import run_script
 
@@ -89,9 +88,7 @@ def main(settings: Settings) -> None:
     console.print(console_table(f"mean of kernel widths {join_widths(widths)}", cells, group=len(s.renderers)))
     if s.json is not None:
         pictures = {kind.name: {"pictures": len(kind.hr), "trained_on": kind.seen} for kind in kinds}
-        with atomic_write(s.json) as temporary:
-            found = {"about": s.about(device, widths), "kinds": pictures, "values": values}
-            temporary.write_text(json.dumps(found, indent=2) + "\n")
+        write_json(s.json, {"about": s.about(device, widths), "kinds": pictures, "values": values})
 
 
 if __name__ == "__main__":

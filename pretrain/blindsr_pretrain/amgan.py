@@ -31,7 +31,7 @@ from blindsr_pretrain.losses import (
     vgg_backbone,
 )
 from blindsr_pretrain.runtime import upload
-from blindsr_pretrain.settings import RenderingSettings
+from blindsr_pretrain.settings import MiddleSettings
 from blindsr_pretrain.task import Task, check_render_size, code_predictor, middle
 from blindsr_pretrain.validation import ValidationSet
 from sr_env.degradation import Degradation
@@ -43,7 +43,7 @@ from sr_env.utils.provenance import public_path
 
 
 @dataclass(kw_only=True)
-class AMGANSettings(RenderingSettings):
+class AMGANSettings(MiddleSettings):
     """Fine-tune AMNet into AMGAN.
 
     Attributes:

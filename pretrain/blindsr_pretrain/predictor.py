@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from blindsr_pretrain.data import held_out_drawings
 from blindsr_pretrain.runtime import compile_where_possible
-from blindsr_pretrain.settings import RenderingSettings
+from blindsr_pretrain.settings import MiddleSettings
 from blindsr_pretrain.task import Task, check_render_size, middle
 from blindsr_pretrain.validation import ValidationSet, true_kernel_figures
 from sr_env.degradation import Degradation
@@ -30,7 +30,7 @@ _FLOOR = (0.5 / 255) ** 2
 
 
 @dataclass(kw_only=True)
-class PredictorSettings(RenderingSettings):
+class PredictorSettings(MiddleSettings):
     """Train the kernel predictor.
 
     Attributes:

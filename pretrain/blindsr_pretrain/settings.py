@@ -130,7 +130,7 @@ class TrainingSettings(DataSettings):
 
 
 @dataclass(kw_only=True)
-class RenderingSettings(TrainingSettings):
+class MiddleSettings(TrainingSettings):
     """Settings of the trainings in which a patch is looked at as a whole and only its middle is rendered.
 
     Attributes:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from blindsr_pretrain.runtime import full_float32, training_device, upload
-from blindsr_pretrain.settings import RenderingSettings, TrainingSettings
+from blindsr_pretrain.settings import MiddleSettings, TrainingSettings
 from sr_env.degradation import KERNEL_SIZE, Degradation, KernelBasis, Kernels
 from sr_env.models import load_predictor
 from sr_env.utils.checks import UsageError
@@ -116,7 +116,7 @@ class Task(ABC):
             return lr, self.basis.encode(kernels.kernels)
 
 
-def check_render_size(settings: RenderingSettings, scale: int) -> None:
+def check_render_size(settings: MiddleSettings, scale: int) -> None:
     """Refuse a middle that does not consist of whole LR pixels.
 
     Raises:
@@ -126,7 +126,7 @@ def check_render_size(settings: RenderingSettings, scale: int) -> None:
         raise UsageError(f"render_size is {settings.render_size}: give a multiple of the scale, {scale}")
 
 
-def middle(images: Tensor, settings: RenderingSettings, scale: int, pixels: int) -> Tensor:
+def middle(images: Tensor, settings: MiddleSettings, scale: int, pixels: int) -> Tensor:
     """The part of a patch that is rendered.
 
     Args:

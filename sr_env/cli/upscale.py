@@ -10,7 +10,6 @@ the others are done.
 from __future__ import annotations
 
 import hashlib
-import json as jsonlib
 import sys
 import time
 import warnings
@@ -46,7 +45,7 @@ from sr_env.photos import (
 from sr_env.upscale import Upscaled, Upscaler, default_model
 from sr_env.utils.checks import MissingFileError, UsageError
 from sr_env.utils.devices import Precision
-from sr_env.utils.files import atomic_write, check_writable
+from sr_env.utils.files import atomic_write, check_writable, write_json
 from sr_env.utils.images import to_images
 from sr_env.utils.provenance import command_line
 from sr_env.utils.signals import orderly_termination
@@ -421,8 +420,7 @@ def _write_report(path: Path, upscaler: Upscaler, records: Sequence[Record], lef
         "files": [asdict(record) for record in records],
         "left_out": list(left_out),
     }
-    with atomic_write(path) as temporary:
-        temporary.write_text(jsonlib.dumps(report, indent=2) + "\n")
+    write_json(path, report)
 
 
 def main(settings: Settings) -> None:

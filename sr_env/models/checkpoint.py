@@ -257,7 +257,7 @@ def load_predictor(
             it gives other controls.
     """
     checkpoint: Checkpoint[KernelPredictor] = _load(name, "predictor", scale, device)
-    given = checkpoint.card.get("controls", ["code"])
+    given = card_controls(checkpoint.card)
     if given not in (["code"], list(controls)):
         raise UsageError(
             f"predictor {str(name)!r} gives {', '.join(given)} and here {', '.join(controls)} is taken: use it where "
@@ -269,6 +269,14 @@ def load_predictor(
             "use a predictor trained for this renderer's basis"
         )
     return checkpoint
+
+
+def card_controls(card: Mapping[str, Any]) -> Any:
+    """What the actions hold that a predictor of this card gives: a list of names, of "code" alone where it names none.
+
+    What is in the card is given as it is, and may be damaged where it has not been checked.
+    """
+    return card.get("controls", ["code"])
 
 
 def warn_of_other_renderer(predictor: Checkpoint[Any], renderer: Checkpoint[Any], stacklevel: int = 2) -> None:
@@ -399,7 +407,7 @@ def _load(name: str | os.PathLike[str], kind: Kind, scale: int | None, device: t
             f"the tensors of {str(name)!r} do not fit its architecture {shown(card['architecture'])} ({error}): "
             "it was written by another version, train it again"
         ) from error
-    controls = card.get("controls", ["code"])  # a number each, beside the code
+    controls = card_controls(card)  # a number each, beside the code
     length = basis.code_length + (len(controls) - 1 if isinstance(controls, list) else 0)
     for what, own, wanted in (
         ("scale", getattr(network, "scale", card["scale"]), (card["scale"],)),

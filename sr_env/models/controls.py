@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sr_env.degradation import gaussian_taps
 from sr_env.models.checkpoint import Checkpoint
 from sr_env.models.predictor import KernelPredictor
 from sr_env.utils.checks import UsageError
@@ -175,8 +176,8 @@ def sharpened(sr: Tensor, strength: Tensor) -> Tensor:
         strength: [B]; 0 changes nothing, -1 gives the blurred images.
     """
     radius, channels = SHARPEN_RADIUS, sr.shape[1]
-    taps = torch.arange(-radius, radius + 1, dtype=torch.float32, device=sr.device)
-    taps = torch.softmax(-taps.square() / (2 * SHARPEN_SIGMA**2), 0).expand(channels, 1, 1, -1)
+    width = torch.full((1,), SHARPEN_SIGMA, dtype=torch.float32, device=sr.device)
+    taps = gaussian_taps(width, 2 * radius + 1).expand(channels, 1, 1, -1)
     with torch.autocast(sr.device.type, enabled=False):
         blurred = F.pad(sr, (radius,) * 4, mode="replicate")
         blurred = F.conv2d(F.conv2d(blurred, taps, groups=channels), taps.transpose(2, 3), groups=channels)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from sr_env.degradation import KernelBasis
 from sr_env.models.checkpoint import load_renderer, save_checkpoint
 from sr_env.utils.checks import UsageError
-from sr_env.utils.files import atomic_write
+from sr_env.utils.files import write_json
 
 _WEIGHTS = "model.safetensors"
 
@@ -90,9 +90,7 @@ class HubRenderer(  # type: ignore[call-arg]  # the keywords are the mixin's
         # The mixin's own way would lose the card, without which no checkpoint of ours is read.
         rest = {key: value for key, value in self.card.items() if key != "base"}
         save_checkpoint(save_directory / _WEIGHTS, self.network, self.basis, self.network.scale, rest)
-        config = {**self.network.architecture, "basis": self.basis.digest}
-        with atomic_write(save_directory / "config.json") as temporary:
-            temporary.write_text(json.dumps(config, indent=2) + "\n")
+        write_json(save_directory / "config.json", {**self.network.architecture, "basis": self.basis.digest})
 
     @classmethod
     def _from_pretrained(

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 import torch
 
 from sr_env.models import BlendedRenderer, Checkpoint, blend_renderers, check_texture, load_renderer
+from sr_env.models.controls import PARTNERS
 from sr_env.utils.checks import SCALES, UsageError, check_choice
 
 #: Magnification -> the renderer at texture 0, and the one at texture 1.
-TEXTURES: Mapping[int, tuple[str, str]] = {4: ("amnet_x4", "amgan_x4")}
+TEXTURES: Mapping[int, tuple[str, str]] = {4: (PARTNERS["amgan_x4"], "amgan_x4")}
 
 
 def default_model(scale: int) -> str:

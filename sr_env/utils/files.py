@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 if sys.platform != "win32":
     import fcntl
@@ -164,3 +166,19 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         if sys.platform != "win32":
             os.close(handle)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write a value as indented JSON by :func:`atomic_write`.
+
+    Args:
+        path: The file.
+        value: JSON values.
+
+    Raises:
+        TypeError: It is no JSON value.
+        OSError: As :func:`atomic_write`.
+    """
+    text = json.dumps(value, indent=2) + "\n"
+    with atomic_write(path) as temporary:
+        temporary.write_text(text)

@@ -10,17 +10,14 @@ import torch
 from cmaes import CMA  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
-from blindsr_agents.baselines.base import Baseline
-from blindsr_agents.baselines.random_search import RandomSearchConfig
-from blindsr_agents.exploration import measured_noise_shape
-from sr_env.models import Checkpoint, KernelPredictor
-from sr_env.simulator import Scenes, Simulator
+from blindsr_agents.baselines.random_search import BlindSearch
+from sr_env.simulator import Scenes
 
 #: Offsets of a generation.
 _CANDIDATES = 8
 
 
-class ConstantOffset(Baseline):
+class ConstantOffset(BlindSearch):
     """CMA-ES over one offset of the action before its tanh, the same for all scenes, for any reward.
 
     It looks at no picture, so what an agent gains beyond it is what the agent has learned to see. The numbers are
@@ -29,40 +26,23 @@ class ConstantOffset(Baseline):
 
     Source: Hansen, "The CMA Evolution Strategy: A Tutorial", arXiv 1604.00772, 2016.
 
-    Args:
-        simulator: As in :class:`Baseline`.
-        pretrained: As in :class:`Baseline`.
-        config: As in :class:`Baseline`.
-        **changes: As in :class:`Baseline`.
-
-    Raises:
-        UsageError: As :class:`Baseline`, or a noise that is not positive.
+    Arguments and errors are those of :class:`~blindsr_agents.baselines.random_search.BlindSearch`.
     """
 
     calls_per_scene = _CANDIDATES
     default_rate = 1.0
     default_tau = 0.3  # the search's mean is an average already
-    config_class = RandomSearchConfig
-    config: RandomSearchConfig
 
-    def __init__(
-        self,
-        simulator: Simulator,
-        pretrained: Checkpoint[KernelPredictor],
-        config: RandomSearchConfig | None = None,
-        **changes: Any,
-    ) -> None:
-        super().__init__(simulator, pretrained, config, **changes)
-        self.noise_shape = measured_noise_shape(simulator, self.config.noise, self.config.noise_limit, self.config.seed)
-        self._search = self._begin()
-        self._told: list[list[float]] = []
+    def _prepare(self) -> None:
         last = self.actor.head[-1]
         assert isinstance(last, nn.Linear)
         self._bias, self._start = last.bias, last.bias.clone()
+        self._begin()
 
-    def _begin(self) -> CMA:
+    def _begin(self) -> None:
         start = np.zeros(len(self.noise_shape))
-        return CMA(start, self.learning_rate, population_size=_CANDIDATES, seed=self.config.seed)
+        self._search = CMA(start, self.learning_rate, population_size=_CANDIDATES, seed=self.config.seed)
+        self._told: list[list[float]] = []
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs: of the search, what it was told, since its seed makes the rest of that again."""
@@ -71,7 +51,7 @@ class ConstantOffset(Baseline):
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take up what :meth:`state` gave."""
         super().load_state(state)
-        self._search, self._told = self._begin(), []
+        self._begin()
         for losses in state["told"]:
             self._tell([self._search.ask() for _ in range(_CANDIDATES)], losses)
 

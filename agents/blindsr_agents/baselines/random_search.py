@@ -27,13 +27,8 @@ class RandomSearchConfig(BaselineConfig):
     noise_limit: float = 0.3
 
 
-class RandomSearch(Baseline):
-    """Antithetic random search over the last layer, for any reward; no gradient is taken of anything.
-
-    Shifting the action of one scene is shifting the last layer's weights for that scene, but few numbers are searched
-    instead of all weights, so that far fewer calls are lost in noise: the update is the expectation of the weights'
-    shift given the action's. In a small trial (LPIPS, 500 calls, one seed) weights shifted alike for the whole batch,
-    as in the paper, bore smaller steps, and a (1+1) search, which takes a step or leaves it, was misled by its scenes.
+class BlindSearch(Baseline):
+    """A search that takes no gradient: it moves actions in units in which all directions change the picture alike.
 
     Args:
         simulator: As in :class:`Baseline`.
@@ -41,12 +36,13 @@ class RandomSearch(Baseline):
         config: As in :class:`Baseline`.
         **changes: As in :class:`Baseline`.
 
+    Attributes:
+        noise_shape: Those units, before the tanh, [A, A].
+
     Raises:
         UsageError: As :class:`Baseline`, or a noise that is not positive.
     """
 
-    calls_per_scene = 2
-    default_rate = 0.3
     config_class = RandomSearchConfig
     config: RandomSearchConfig
 
@@ -59,6 +55,25 @@ class RandomSearch(Baseline):
     ) -> None:
         super().__init__(simulator, pretrained, config, **changes)
         self.noise_shape = measured_noise_shape(simulator, self.config.noise, self.config.noise_limit, self.config.seed)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """What a method sets up once the actor and the units are known; nothing by default."""
+
+
+class RandomSearch(BlindSearch):
+    """Antithetic random search over the last layer, for any reward; no gradient is taken of anything.
+
+    Shifting the action of one scene is shifting the last layer's weights for that scene, but few numbers are searched
+    instead of all weights, so that far fewer calls are lost in noise: the update is the expectation of the weights'
+    shift given the action's. In a small trial (LPIPS, 500 calls, one seed) weights shifted alike for the whole batch,
+    as in the paper, bore smaller steps, and a (1+1) search, which takes a step or leaves it, was misled by its scenes.
+
+    Arguments and errors are those of :class:`BlindSearch`.
+    """
+
+    calls_per_scene = 2
+    default_rate = 0.3
 
     @torch.no_grad()
     def _improve(self, scenes: Scenes) -> float:

@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sr_env.degradation import gaussian_taps
 from sr_env.metrics.fidelity import weighted_channels
 from sr_env.utils.checks import UsageError
 
@@ -206,8 +207,7 @@ def _bands(device: torch.device) -> tuple[Tensor, Tensor]:
 def gradients(grey: Tensor) -> Tensor:
     """Gradients [B, 2, H, W] (along x, along y), per pixel, of pictures [B, H, W] smoothed by a Gaussian of a pixel."""
     offsets = torch.arange(-4.0, 5.0, device=grey.device)
-    bell = torch.exp(-offsets.square() / 2)
-    bell = bell / bell.sum()
+    bell = gaussian_taps(torch.ones(1, dtype=torch.float32, device=grey.device), len(offsets))[0]
     slope = offsets * bell / (offsets.square() * bell).sum()
     padded = F.pad(grey[:, None], (4, 4, 4, 4), mode="replicate")
     across = torch.stack((torch.outer(bell, slope), torch.outer(slope, bell)))

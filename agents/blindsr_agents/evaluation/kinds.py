@@ -5,7 +5,7 @@ A mean over photographs hides that a predictor fails on drawings, or that a rend
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blindsr_agents.evaluation.artefacts import gradients, grey_levels
-from blindsr_agents.evaluation.methods import PREDICTED, TRUE, ReconstructionMethod, reconstruct
+from blindsr_agents.evaluation.methods import PREDICTED, TRUE, ReconstructionMethod, reconstructions
 from blindsr_agents.evaluation.tables import Cells
 from sr_env.degradation import Degradation
 from sr_env.metrics import Metric
@@ -97,26 +97,12 @@ def measure_kind(
     """Mean over the pictures of a kind and over the kernel widths: method -> metric -> value."""
     references = {name: metric.prepare(kind.hr) for name, metric in metrics.items() if metric.needs_reference}
     each: dict[str, list[list[float]]] = {method.name: [] for method in methods}
-    for method, sr in _reconstructions(kind.hr, methods, degradation, widths, precision):
+    for method, _, sr in reconstructions(kind.hr, methods, degradation, widths, precision):
         with torch.inference_mode():
             each[method].append([float(metric(sr, references.get(name)).mean()) for name, metric in metrics.items()])
     return {
         method: dict(zip(metrics, np.mean(values, axis=0).tolist(), strict=True)) for method, values in each.items()
     }
-
-
-def _reconstructions(
-    hr: Tensor,
-    methods: Sequence[ReconstructionMethod],
-    degradation: Degradation,
-    widths: Sequence[float],
-    precision: Precision,
-) -> Iterator[tuple[str, Tensor]]:
-    for width in widths:
-        kernels = degradation.build(np.full(len(hr), width), device=hr.device)
-        lr = degradation(hr, kernels)
-        for method in methods:
-            yield method.name, reconstruct(method, lr, kernels.kernels, precision)
 
 
 def renderer_names(methods: Sequence[ReconstructionMethod]) -> list[str]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from blindsr_agents.peers import load_dan, load_realesrgan, load_srmdnf, load_usrgan
-from sr_env.degradation import bicubic_resize, quantize
+from sr_env.degradation import Degradation, bicubic_resize, quantize
 from sr_env.models import AMNet
 from sr_env.models.checkpoint import (
     Checkpoint,
@@ -64,6 +65,32 @@ def reconstruct(
     with autocast(precision, lr.device):
         parts = [method.reconstruct(*part) for part in zip(lr.split(at_once), kernels.split(at_once), strict=True)]
     return quantize(torch.cat(parts).float())
+
+
+def reconstructions(
+    hr: Tensor,
+    methods: Sequence[ReconstructionMethod],
+    degradation: Degradation,
+    widths: Sequence[float],
+    precision: Precision = "fp32",
+) -> Iterator[tuple[str, float, Tensor]]:
+    """Reconstruct the same pictures with every kernel width and by every method; each width is degraded once.
+
+    Args:
+        hr: HR pictures [B, 3, H, W] in [0, 1].
+        methods: By which.
+        degradation: How HR becomes LR.
+        widths: Kernel widths in HR pixels.
+        precision: Of the networks.
+
+    Yields:
+        Name of the method, width, and SR as of :func:`reconstruct`.
+    """
+    for width in widths:
+        kernels = degradation.build(np.full(len(hr), width), device=hr.device)
+        lr = degradation(hr, kernels)
+        for method in methods:
+            yield method.name, width, reconstruct(method, lr, kernels.kernels, precision)
 
 
 def create_methods(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,7 @@ from rich.table import Table
 
 from blindsr_agents.evaluation.scores import Scores
 from sr_env.metrics import Metric, MetricInfo
-from sr_env.utils.files import atomic_write
+from sr_env.utils.files import atomic_write, write_json
 
 #: A header and rows whose first two cells are words.
 Cells = list[list[str]]
@@ -106,8 +105,7 @@ def about_line(about: Mapping[str, Any]) -> str:
 
 def write_results(folder: Path, stem: str, results: Any, markdown: str) -> None:
     """Write ``STEM.json``, a dataclass of results, and ``STEM.md``, each in one step."""
-    with atomic_write(folder / f"{stem}.json") as temporary:
-        temporary.write_text(json.dumps(asdict(results), indent=2) + "\n")
+    write_json(folder / f"{stem}.json", asdict(results))
     with atomic_write(folder / f"{stem}.md") as temporary:
         temporary.write_text(markdown)
 

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from blindsr_agents.hinge_ddpg.config import Normalisation
-from sr_env.models import Checkpoint, KernelPredictor
+from sr_env.models import Checkpoint, KernelPredictor, card_controls
 from sr_env.simulator import Simulator
 from sr_env.utils.checks import UsageError
 
@@ -69,7 +69,7 @@ def fitting_simulator(env: Any, predictor: Checkpoint[KernelPredictor], stacklev
             f"the predictor speaks kernel basis {predictor.basis.digest}, the environment's renderer "
             f"{simulator.basis.digest}: use a predictor trained for this renderer's basis"
         )
-    if (own := tuple(predictor.card.get("controls", ("code",)))) != simulator.controls.names:
+    if (own := tuple(card_controls(predictor.card))) != simulator.controls.names:
         raise UsageError(
             f"the agent's actions hold {', '.join(own)}, the environment's {', '.join(simulator.controls.names)}: make "
             f"the environment with controls={own!r}, or a new agent"

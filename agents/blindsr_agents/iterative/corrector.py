@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from sr_env.degradation import bicubic_resize, quantize
-from sr_env.models import Checkpoint, KernelPredictor, widened
+from sr_env.models import Checkpoint, KernelPredictor, card_controls, widened
 from sr_env.models.checkpoint_file import check_tensors, parse_card
 from sr_env.simulator import Simulator
 from sr_env.utils.checks import MissingFileError, UsageError, check_sizes
@@ -156,7 +156,11 @@ def save_corrector(
         card: What is known of the training, JSON values only.
     """
     made = {"correction": corrector.correction, "max_steps": corrector.max_steps}
-    about = {"predictor": predictor.path.stem, "basis": predictor.basis.digest, "controls": _controls(predictor.card)}
+    about = {
+        "predictor": predictor.path.stem,
+        "basis": predictor.basis.digest,
+        "controls": card_controls(predictor.card),
+    }
     trained = {f"head.{name}": value for name, value in corrector.head.state_dict().items()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in trained.items()}
     tensors["noise_shape"] = corrector.noise_shape.cpu()
@@ -164,11 +168,6 @@ def save_corrector(
     header = {"card": json.dumps({**card, **about}), "made": json.dumps({**made, "hidden": corrector.hidden})}
     with atomic_write(path) as temporary:
         temporary.write_bytes(save(tensors, metadata=header))
-
-
-def _controls(card: Mapping[str, Any]) -> list[str]:
-    """What the actions hold that a network of this card gives."""
-    return list(card.get("controls", ["code"]))
 
 
 def load_corrector(path: str | Path, predictor: Checkpoint[KernelPredictor]) -> Corrector:
@@ -202,10 +201,11 @@ def load_corrector(path: str | Path, predictor: Checkpoint[KernelPredictor]) -> 
             f"{path} corrects {trained_for[0][:80]} (kernel basis {trained_for[1][:80]}), not {own[0]} ({own[1]}): "
             "give that predictor"
         )
-    if _controls(card) != _controls(predictor.card):
+    meant, given = card_controls(card), card_controls(predictor.card)
+    if meant != given:
         raise UsageError(
-            f"{path} corrects actions of {', '.join(_controls(card))}, not of {', '.join(_controls(predictor.card))}: "
-            f"make the simulator with controls={_controls(card)!r}"
+            f"{path} corrects actions of {', '.join(meant)}, not of {', '.join(given)}: make the simulator with "
+            f"controls={meant!r}"
         )
     head = {name.removeprefix("head."): value for name, value in tensors.items() if name != "noise_shape"}
     try:
