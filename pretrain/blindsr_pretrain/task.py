@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from blindsr_pretrain.runtime import full_float32, training_device, upload
 from blindsr_pretrain.settings import MiddleSettings, TrainingSettings
-from sr_env.degradation import KERNEL_SIZE, Degradation, KernelBasis, Kernels
+from sr_env.degradation import Degradation, KernelBasis, Kernels
 from sr_env.models import load_predictor
 from sr_env.utils.checks import UsageError
 from sr_env.utils.devices import channels_last
@@ -93,7 +93,7 @@ class Task(ABC):
     def kernels_card(self) -> dict[str, Any]:
         """The card's entries on the kernels that were drawn."""
         return {
-            "kernels": f"{self.degradation.kernels}, {KERNEL_SIZE}x{KERNEL_SIZE}",
+            "kernels": f"{self.degradation.kernels}, {self.basis.kernel_size}x{self.basis.kernel_size}",
             "widths": self.degradation.width_range,
             "unblurred": self.unblurred,
         }
@@ -108,12 +108,10 @@ class Task(ABC):
         kernels = self.degradation.draw(uniforms[:, :3])  # on the host: the same on every device, and nothing waits
         if self.unblurred > 0:
             kernels = _without_blur(kernels, torch.from_numpy(uniforms[:, 5] < self.unblurred))
-        kernels = replace(
-            kernels, **{k: upload(v, hr.device) for k, v in vars(kernels).items() if isinstance(v, Tensor)}
-        )
+        kernels = kernels.map(lambda x: upload(x, hr.device))
         with full_float32():
             lr = self.degradation(hr, kernels).contiguous(memory_format=torch.channels_last)
-            return lr, self.basis.encode(kernels.kernels)
+            return lr, self.basis.code_of(kernels)
 
 
 def check_render_size(settings: MiddleSettings, scale: int) -> None:

@@ -49,7 +49,7 @@ class ValidationSet:
         self.metrics = {name: create_metric(name, border=scale, device=device) for name in metrics}
         self.sets: dict[str, tuple[Tensor, Tensor]] = {}
         for name, kernels in _kernels(degradation, len(hr), device).items():
-            self.sets[name] = (degradation(hr, kernels), basis.encode(kernels.kernels))
+            self.sets[name] = (degradation(hr, kernels), basis.code_of(kernels))
         self.drawings = None
         if drawings is not None:
             self.drawings = ValidationSet(drawings, degradation, basis, device, metrics=metrics)

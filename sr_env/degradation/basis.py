@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sr_env.degradation.kernels import Kernels
 from sr_env.utils.checks import CODE_LENGTH, UsageError
 from sr_env.utils.digests import tensor_digest
 
@@ -21,14 +23,16 @@ class KernelBasis(nn.Module):
 
     * ``code``: PCA coefficients divided by their standard deviation. Components whose standard deviation is under 1 %
       of the first one's are divided by that floor instead, so that noise is not blown up to unit variance.
+    * A *longer code* goes on with levels, such as that of noise, that are written by whoever knows them and that no
+      kernel tells: the basis only holds their ranges.
     * ``action``: ``(code - centre) / half_range``. The family's codes fill 80 % of [-1, 1] in every component, which
       keeps a tanh actor away from saturation.
 
     Args:
         mean: Mean kernel, flattened row by row, shape [K*K].
-        components: Orthonormal rows, shape [L, K*K].
-        scale: Standard deviation per component (with the floor), shape [L].
-        centre: Middle of the family's codes, shape [L].
+        components: Orthonormal rows, shape [C, K*K].
+        scale: Standard deviation per component (with the floor), shape [C].
+        centre: Middle of the family's codes, shape [L], where L is C or, of longer codes, more.
         half_range: Half the width of the action range in code units, shape [L].
     """
 
@@ -52,8 +56,13 @@ class KernelBasis(nn.Module):
 
     @property
     def code_length(self) -> int:
-        """Number of coefficients L."""
-        return self.components.shape[0]
+        """Length L of the codes: the coefficients, and the levels behind them."""
+        return self.centre.shape[0]
+
+    @property
+    def levels(self) -> int:
+        """How many levels follow the C coefficients of a kernel."""
+        return self.code_length - self.components.shape[0]
 
     @property
     def kernel_size(self) -> int:
@@ -65,15 +74,25 @@ class KernelBasis(nn.Module):
         """How much of the code each action component moves, as a share of the largest, [L]."""
         return self.half_range / self.half_range.max()
 
-    def encode(self, kernels: Tensor) -> Tensor:
-        """Kernels [B, K, K] -> codes [B, L], in full precision under autocast too."""
+    def encode(self, kernels: Tensor, levels: Tensor | None = None) -> Tensor:
+        """Kernels [B, K, K], and of longer codes their levels -> codes [B, L], in full precision under autocast too.
+
+        Levels that are None are zeros.
+        """
         with torch.autocast(kernels.device.type, enabled=False):
-            return (kernels.flatten(1) - self.mean) @ self.components.T / self.scale
+            code = (kernels.flatten(1) - self.mean) @ self.components.T / self.scale
+        if not self.levels:
+            return code
+        return F.pad(code, (0, self.levels)) if levels is None else torch.cat((code, levels.to(code.dtype)), dim=1)
+
+    def code_of(self, kernels: Kernels) -> Tensor:
+        """Codes [B, L] of kernels and, where codes are longer, of what else happens to their pictures."""
+        return self.encode(kernels.kernels, None if kernels.corruption is None else kernels.corruption.levels)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes [B, L] -> kernels [B, K, K]. They sum to one but may dip below zero, as any truncated PCA does."""
         with torch.autocast(codes.device.type, enabled=False):
-            flat = self.mean + (codes * self.scale) @ self.components
+            flat = self.mean + (codes[:, : len(self.scale)] * self.scale) @ self.components
         return flat.unflatten(1, (self.kernel_size, self.kernel_size))
 
     def to_action(self, codes: Tensor) -> Tensor:
@@ -83,6 +102,12 @@ class KernelBasis(nn.Module):
     def to_code(self, actions: Tensor) -> Tensor:
         """Actions [B, L] -> codes [B, L]."""
         return actions * self.half_range + self.centre
+
+    def lengthened(self, largest: Sequence[float]) -> KernelBasis:
+        """The same with levels behind the coefficients, each from 0 to its largest value."""
+        ends = self.centre.new_tensor(list(largest))
+        centre, half_range = torch.cat((self.centre, ends / 2)), torch.cat((self.half_range, ends / 2 / 0.8))
+        return KernelBasis(self.mean, self.components, self.scale, centre, half_range)
 
     def matches(self, other: KernelBasis) -> bool:
         """Whether codes mean the same in another basis: it is the same, but for the last bits of another fit."""
@@ -139,8 +164,10 @@ class KernelBasis(nn.Module):
             raise UsageError(
                 f"the kernel basis lacks {', '.join(missing)}: use a checkpoint written by save_checkpoint"
             )
-        length, size = len(state["scale"].reshape(-1)), math.isqrt(state["mean"].numel()) ** 2
-        wanted = {"mean": (size,), "components": (length, size), **dict.fromkeys(names[2:], (length,))}
+        count, size = len(state["scale"].reshape(-1)), math.isqrt(state["mean"].numel()) ** 2
+        length = max(count, len(state["centre"].reshape(-1)))
+        wanted = {"mean": (size,), "components": (count, size), "scale": (count,)}
+        wanted |= dict.fromkeys(names[3:], (length,))
         for name, shape in wanted.items():
             if state[name].shape != shape or 0 in shape:
                 raise UsageError(

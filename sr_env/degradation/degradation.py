@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from sr_env.degradation.families import KernelFamily, kernel_family
-from sr_env.degradation.kernels import KERNEL_SIZE, Kernels
+from sr_env.degradation.kernels import Kernels
 from sr_env.degradation.operators import bicubic_resize, blur, blur_and_reduce, quantize
 from sr_env.utils.checks import SCALES, UsageError, check_choice
 
@@ -40,7 +40,7 @@ class Degradation:
         widths: Range of the width in HR pixels; None takes the family's usual range.
 
     Raises:
-        UsageError: An unknown name or scale, or a range that is not ``0 < low <= high < 21``.
+        UsageError: An unknown name or scale, or a range that is not ``0 < low <= high < K``.
     """
 
     scale: int = 4
@@ -51,7 +51,7 @@ class Degradation:
     def __post_init__(self) -> None:
         check_choice("scale", self.scale, SCALES)
         check_choice("reduction", self.reduction, REDUCTIONS)
-        _check_range(self.widths or self.family.width_range(self.scale))
+        _check_range(self.widths or self.family.width_range(self.scale), self.family.size)
 
     @property
     def family(self) -> KernelFamily:
@@ -70,7 +70,7 @@ class Degradation:
             uniforms: Numbers in [0, 1), shape [B, 3].
             device: Where the kernels are built.
         """
-        return self.build(*self.family.parameters(uniforms, self.width_range), device)
+        return self.family.draw(uniforms, self.width_range, device)
 
     def build(
         self, widths: np.ndarray, angles: np.ndarray | None = None, device: torch.device | str = "cpu"
@@ -80,14 +80,13 @@ class Degradation:
         In the isotropic family the first width counts and the angle is zero.
 
         Raises:
-            UsageError: A width is not between 0 and 21 HR pixels, or an angle is not finite.
+            UsageError: A width is not between 0 and the kernels' side of K HR pixels, or an angle is not finite.
         """
         widths = np.asarray(widths, dtype=np.float64)
         widths = np.repeat(widths[:, None], 2, axis=1) if widths.ndim == 1 else widths
-        if not ((widths > 0) & (widths < KERNEL_SIZE)).all():
-            raise UsageError(
-                f"kernel widths must be positive numbers of HR pixels under {KERNEL_SIZE}, not {widths.tolist()}"
-            )
+        side = self.family.size
+        if not ((widths > 0) & (widths < side)).all():
+            raise UsageError(f"kernel widths must be positive numbers of HR pixels under {side}, not {widths.tolist()}")
         angles = np.zeros(len(widths)) if angles is None else np.asarray(angles, dtype=np.float64)
         if not np.isfinite(angles).all():
             raise UsageError(f"kernel angles must be finite numbers of radians, not {angles.tolist()}")
@@ -97,8 +96,8 @@ class Degradation:
         """Kernels of the user's own, in no family: measured ones, motion blur, anything.
 
         Args:
-            kernels: Finite, non-negative weights at HR resolution, shape [B, k, k] with k odd and at most 21. They are
-                scaled to sum to one and padded with zeros to 21x21. Pictures are correlated with them.
+            kernels: Finite, non-negative weights at HR resolution, shape [B, k, k] with k odd and at most the family's
+                K. They are scaled to sum to one and padded with zeros to KxK. Pictures are correlated with them.
             device: Where the kernels go.
 
         Returns:
@@ -111,10 +110,10 @@ class Degradation:
             array = np.asarray(kernels.detach().cpu() if isinstance(kernels, Tensor) else kernels, dtype=np.float64)
         except (TypeError, ValueError):
             raise UsageError(f"kernels {kernels!r} are no array of real numbers: give shape [B, k, k]") from None
-        side = array.shape[-1] if array.ndim == 3 else 0
-        if array.ndim != 3 or array.shape[1] != side or side % 2 == 0 or side > KERNEL_SIZE or not len(array):
+        side, largest = array.shape[-1] if array.ndim == 3 else 0, self.family.size
+        if array.ndim != 3 or array.shape[1] != side or side % 2 == 0 or side > largest or not len(array):
             raise UsageError(
-                f"kernels of shape {list(array.shape)} do not fit: give [B, k, k] with k odd and at most {KERNEL_SIZE}"
+                f"kernels of shape {list(array.shape)} do not fit: give [B, k, k] with k odd and at most {largest}"
             )
         totals = array.sum((1, 2))
         if not np.isfinite(totals).all() or array.min() < 0 or totals.min() <= 0:
@@ -122,13 +121,13 @@ class Degradation:
                 f"kernel weights from {array.min():g} to {array.max():g}, sums {totals.tolist()}: give finite, "
                 "non-negative weights with a positive sum"
             )
-        padded = np.pad(array / totals[:, None, None], ((0, 0), *[((KERNEL_SIZE - side) // 2,) * 2] * 2))
+        padded = np.pad(array / totals[:, None, None], ((0, 0), *[((largest - side) // 2,) * 2] * 2))
         widths, angles = _ellipses(padded)
         made = [torch.from_numpy(x.copy()).to(device, torch.float32) for x in (padded, widths, angles)]
         return Kernels(made[0], made[1], made[2], None)
 
     def __call__(self, hr: Tensor, kernels: Kernels) -> Tensor:
-        """Blur, reduce, clamp and round to 8 bit.
+        """Blur, reduce, corrupt where the kernels say how, clamp and round to 8 bit.
 
         Args:
             hr: Images, float32 in [0, 1], shape [B, 3, H, W] with H and W divisible by ``scale``.
@@ -143,26 +142,27 @@ class Degradation:
         height, width = hr.shape[-2:]
         if height % self.scale or width % self.scale:
             raise UsageError(f"HR size {height}x{width} is not divisible by scale {self.scale}: crop it first")
-        return quantize(self.reduce(hr, kernels))
+        lr = self.reduce(hr, kernels)
+        return quantize(lr if kernels.corruption is None else kernels.corruption.apply(lr))
 
     def reduce(self, hr: Tensor, kernels: Kernels) -> Tensor:
         """Blur and reduce without clamping or rounding: the linear operator, differentiable in ``hr``."""
         if kernels.taps is not None:
             return blur_and_reduce(hr, kernels.taps, self.scale, self.reduction)
         blurred = blur(hr, kernels.kernels)
+        if kernels.corruption is not None:
+            return kernels.corruption.reduce(blurred, self.scale)
         if self.reduction == "decimate":
             return blurred[..., :: self.scale, :: self.scale]
         return bicubic_resize(blurred, (hr.shape[-2] // self.scale, hr.shape[-1] // self.scale))
 
 
-def _check_range(widths: object) -> None:
-    """Raise :class:`UsageError` unless ``widths`` is a pair of numbers ``0 < low <= high < 21``."""
+def _check_range(widths: object, side: int) -> None:
+    """Raise :class:`UsageError` unless ``widths`` is a pair of numbers ``0 < low <= high < side``."""
     pair = tuple(widths) if isinstance(widths, Sequence) and not isinstance(widths, str) else ()
     numbers = [float(x) for x in pair if isinstance(x, Real) and not isinstance(x, bool)]
-    if len(pair) != 2 or len(numbers) != 2 or not 0 < numbers[0] <= numbers[1] < KERNEL_SIZE:
-        raise UsageError(
-            f"kernel widths {widths!r} are not a range: give (low, high) with 0 < low <= high < {KERNEL_SIZE}"
-        )
+    if len(pair) != 2 or len(numbers) != 2 or not 0 < numbers[0] <= numbers[1] < side:
+        raise UsageError(f"kernel widths {widths!r} are not a range: give (low, high) with 0 < low <= high < {side}")
 
 
 def _ellipses(kernels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

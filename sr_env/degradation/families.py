@@ -41,9 +41,11 @@ class KernelFamily(ABC):
         name: Name in the registry.
         two_widths: Whether both widths count; otherwise the second repeats the first.
         has_angle: Whether the angle counts; otherwise it is zero.
+        size: Side K of the kernels in HR pixels, odd.
     """
 
     name: str
+    size: int = KERNEL_SIZE
     two_widths: bool = False
     has_angle: bool = False
 
@@ -60,11 +62,11 @@ class KernelFamily(ABC):
             angles: In radians, shape [B].
 
         Returns:
-            Shape [B, 21, 21], non-negative, each summing to one, in the dtype of ``widths``.
+            Shape [B, K, K], non-negative, each summing to one, in the dtype of ``widths``.
         """
 
     def taps(self, widths: Tensor) -> Tensor | None:
-        """Taps [B, 21] where every kernel is the outer product of its taps with themselves, else None."""
+        """Taps [B, K] where every kernel is the outer product of its taps with themselves, else None."""
         return None
 
     def parameters(self, uniforms: np.ndarray, width_range: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
@@ -79,6 +81,10 @@ class KernelFamily(ABC):
         """
         low, high = width_range
         return low + (high - low) * uniforms[:, :2], np.pi * uniforms[:, 2]
+
+    def draw(self, uniforms: np.ndarray, width_range: tuple[float, float], device: torch.device | str) -> Kernels:
+        """Turn uniform numbers [B, 3] into kernels of the family on a device."""
+        return self.build(*self.parameters(uniforms, width_range), device)
 
     def build(self, widths: np.ndarray, angles: np.ndarray, device: torch.device | str = "cpu") -> Kernels:
         """Build the kernels of widths [B, 2] and angles [B]; what does not count in this family is made uniform."""
@@ -97,8 +103,7 @@ class KernelFamily(ABC):
 
     def fit(self, scale: int) -> KernelBasis:
         """Fit the basis anew, to kernels drawn with a fixed seed."""
-        uniforms = torch.rand(_SAMPLES, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).numpy()
-        widths, angles = self.parameters(uniforms, self.width_range(scale))
+        widths, angles = self.parameters(sample_uniforms(), self.width_range(scale))
         width, angle = self._canonical(torch.from_numpy(widths), torch.from_numpy(angles))
         return KernelBasis.fit(self.kernels(width, angle))
 
@@ -106,6 +111,11 @@ class KernelFamily(ABC):
         if not self.two_widths:
             widths = widths[:, :1].repeat(1, 2)
         return widths, angles if self.has_angle else torch.zeros_like(angles)
+
+
+def sample_uniforms() -> np.ndarray:
+    """Uniform numbers [30000, 3], the same in every process, from which a basis' samples are drawn."""
+    return torch.rand(_SAMPLES, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).numpy()
 
 
 @lru_cache(maxsize=32)
@@ -122,7 +132,7 @@ def register_family(family: F) -> F:
 
     Raises:
         UsageError: It has no name, its name is taken, or its kernels, from the narrowest to the widest, are not
-            [B, 21, 21], non-negative and each summing to one.
+            [B, K, K], non-negative and each summing to one.
     """
     name = getattr(family, "name", None)
     if not isinstance(name, str) or not name:
@@ -140,11 +150,12 @@ def register_family(family: F) -> F:
 
 def _check_kernels(family: KernelFamily, scale: int) -> None:
     """Raise :class:`UsageError` unless the narrowest, the middle and the widest kernels of a scale are kernels."""
-    remedy = f"return [B, {KERNEL_SIZE}, {KERNEL_SIZE}], non-negative and each summing to one"
+    side = family.size
+    remedy = f"return [B, {side}, {side}], non-negative and each summing to one"
     for uniform in (0.0, 0.5, 1 - 1e-6):  # one by one: a batch would use threads, which a forked process has lost
         parameters = family.parameters(np.full((1, 3), uniform), family.width_range(scale))
         built = family.build(*parameters).kernels
-        if not isinstance(built, Tensor) or built.shape != (1, KERNEL_SIZE, KERNEL_SIZE):
+        if not isinstance(built, Tensor) or built.shape != (1, side, side):
             found = list(built.shape) if isinstance(built, Tensor) else type(built).__name__
             raise UsageError(f"kernel family {family.name!r} makes kernels {found} of one width: {remedy}")
         total, lowest = float(built.sum()), float(built.min())
@@ -222,9 +233,7 @@ class Anisotropic(KernelFamily):
 
 def basis_path(name: str, scale: int) -> Path:
     """Where the stored basis of one of our own families lies; the anisotropic one is the same at every scale."""
-    return _BASES / (
-        f"kernels_isotropic_x{scale}.safetensors" if name == "isotropic" else f"kernels_{name}.safetensors"
-    )
+    return _BASES / (f"kernels_{name}.safetensors" if name == "anisotropic" else f"kernels_{name}_x{scale}.safetensors")
 
 
 def load_basis(name: str = "isotropic", scale: int = 4) -> KernelBasis:
@@ -245,7 +254,7 @@ def family_of(basis: KernelBasis, scale: int) -> str | None:
 
 def fit_bases() -> None:
     """Fit the basis of each of our own families and write it where :func:`load_basis` reads it (done once)."""
-    for name in ("isotropic", "anisotropic"):
+    for name in ("isotropic", "anisotropic", "real"):
         for path, scale in {basis_path(name, scale): scale for scale in reversed(SCALES)}.items():
             with atomic_write(path) as temporary:
                 save_file(kernel_family(name).fit(scale).state_dict(), temporary)

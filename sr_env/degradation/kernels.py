@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from sr_env.degradation.corruption import Corruption
 
 #: Side of the kernels in HR pixels.
 KERNEL_SIZE = 21
@@ -13,23 +18,39 @@ KERNEL_SIZE = 21
 
 @dataclass(frozen=True)
 class Kernels:
-    """A batch of blur kernels.
+    """A batch of blur kernels, and what else happens to the pictures that they blur.
 
     Attributes:
         kernels: Shape [B, K, K], float32, each summing to one.
         widths: The two widths in HR pixels (equal where isotropic), shape [B, 2].
         angles: Angle of the first axis in radians, shape [B].
         taps: Shape [B, K] where every kernel is the outer product of its taps (isotropic), else None.
+        corruption: Of the same B pictures; None where they are blurred and reduced alone.
     """
 
     kernels: Tensor
     widths: Tensor
     angles: Tensor
     taps: Tensor | None
+    corruption: Corruption | None = None
+
+    def map(self, change: Callable[..., Tensor], *others: Kernels) -> Kernels:
+        """Apply a function to every tensor and those of the same name of others; what one of them lacks is left out."""
+        return _mapped(change, self, *others)
 
     def repeat(self, times: int) -> Kernels:
         """Every kernel ``times`` times in a row."""
-        return Kernels(*(None if x is None else x.repeat_interleave(times, 0) for x in vars(self).values()))  # type: ignore[arg-type]
+        return self.map(lambda x: x.repeat_interleave(times, 0))
+
+
+def _mapped(change: Callable[..., Tensor], *records: Any) -> Any:
+    """One tensor of several, or one dataclass of several of the same kind, field by field."""
+    if isinstance(records[0], Tensor):
+        return change(*records)
+    names = [field.name for field in fields(records[0])]
+    columns = [[getattr(record, name) for record in records] for name in names]
+    whole = [not any(entry is None for entry in column) for column in columns]
+    return type(records[0])(*(_mapped(change, *c) if w else None for c, w in zip(columns, whole, strict=True)))
 
 
 def gaussian_taps(widths: Tensor, size: int = KERNEL_SIZE) -> Tensor:

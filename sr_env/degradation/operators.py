@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import torch
@@ -35,6 +36,23 @@ def soften(images: Tensor, widths: Tensor) -> Tensor:
     """
     taps = gaussian_taps(widths.clamp_min(0.1))  # at a tenth of a pixel the kernel is a single tap
     return blur_and_reduce(images, taps, 1, "decimate")
+
+
+def unsharp(images: Tensor, strength: Tensor, width: float) -> Tensor:
+    """Images plus their difference from themselves blurred by a Gaussian, times a strength.
+
+    Args:
+        images: [B, C, H, W], float32; beyond the edges their outermost pixels go on.
+        strength: [B]; 0 changes nothing, -1 gives the blurred images.
+        width: Standard deviation of the Gaussian in pixels; it is cut off at three of them.
+    """
+    radius, channels = math.ceil(3 * width), images.shape[1]
+    taps = gaussian_taps(torch.full((1,), width, dtype=torch.float32, device=images.device), 2 * radius + 1)
+    taps = taps.expand(channels, 1, 1, -1)
+    with torch.autocast(images.device.type, enabled=False):
+        blurred = F.pad(images, (radius,) * 4, mode="replicate")
+        blurred = F.conv2d(F.conv2d(blurred, taps, groups=channels), taps.transpose(2, 3), groups=channels)
+        return images + strength[:, None, None, None] * (images - blurred)
 
 
 def blur(images: Tensor, kernels: Tensor) -> Tensor:

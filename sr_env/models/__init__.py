@@ -14,7 +14,7 @@ from sr_env.models.checkpoint import (
     save_checkpoint,
     warn_of_other_renderer,
 )
-from sr_env.models.controls import CONTROLS, Controls, check_controls, partner_name, sharpened, widened
+from sr_env.models.controls import CONTROLS, Controls, check_controls, partner_name, widened
 from sr_env.models.predictor import KernelPredictor
 
 __all__ = [
@@ -42,7 +42,6 @@ __all__ = [
     "register_renderer",
     "registered_renderers",
     "save_checkpoint",
-    "sharpened",
     "warn_of_other_renderer",
     "widened",
 ]

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sr_env.degradation import gaussian_taps
+from sr_env.degradation import unsharp
 from sr_env.models.checkpoint import Checkpoint
 from sr_env.models.predictor import KernelPredictor
 from sr_env.utils.checks import UsageError
@@ -165,23 +165,7 @@ class Controls:
             other = self._partner(lr, code).float()
             faithful, textured = (other, sr) if self.neutral["blend"] else (sr, other)
             sr = faithful.lerp(textured, _per_image(values["blend"]))
-        return sharpened(sr, values["sharpen"]) if "sharpen" in values else sr
-
-
-def sharpened(sr: Tensor, strength: Tensor) -> Tensor:
-    """Unsharp mask: images plus their difference from themselves blurred by a Gaussian, times a strength.
-
-    Args:
-        sr: [B, C, H, W], float32; beyond the edges their outermost pixels go on.
-        strength: [B]; 0 changes nothing, -1 gives the blurred images.
-    """
-    radius, channels = SHARPEN_RADIUS, sr.shape[1]
-    width = torch.full((1,), SHARPEN_SIGMA, dtype=torch.float32, device=sr.device)
-    taps = gaussian_taps(width, 2 * radius + 1).expand(channels, 1, 1, -1)
-    with torch.autocast(sr.device.type, enabled=False):
-        blurred = F.pad(sr, (radius,) * 4, mode="replicate")
-        blurred = F.conv2d(F.conv2d(blurred, taps, groups=channels), taps.transpose(2, 3), groups=channels)
-        return sr + _per_image(strength) * (sr - blurred)
+        return unsharp(sr, values["sharpen"], SHARPEN_SIGMA) if "sharpen" in values else sr
 
 
 def _per_image(values: Tensor) -> Tensor:

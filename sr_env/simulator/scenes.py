@@ -60,13 +60,7 @@ class Scenes:
 
 def updated_kernels(kernels: Kernels, rows: Tensor, new: Kernels) -> Kernels:
     """The same with the kernels at ``rows``, int64 [R], replaced by ``new`` ones; taps only where both have them."""
-    taps = None if kernels.taps is None or new.taps is None else _put(kernels.taps, rows, new.taps)
-    return Kernels(
-        _put(kernels.kernels, rows, new.kernels),
-        _put(kernels.widths, rows, new.widths),
-        _put(kernels.angles, rows, new.angles),
-        taps,
-    )
+    return kernels.map(lambda old, put: _put(old, rows, put), new)
 
 
 def _put(values: Tensor, rows: Tensor, new: Tensor) -> Tensor:

@@ -148,11 +148,13 @@ class Simulator:
         if not (np.isnan(fixed.widths).all() and np.isnan(fixed.angle).all()):
             width = np.where(np.isnan(fixed.widths), kernels.widths.cpu().double().numpy(), fixed.widths)
             angle = np.where(np.isnan(fixed.angle), kernels.angles.cpu().double().numpy(), fixed.angle)
-            kernels = self.degradation.build(width, angle, self.device)
+            kernels = replace(self.degradation.build(width, angle, self.device), corruption=kernels.corruption)
         if fixed.kernel is not None:
-            rows = np.flatnonzero(~np.isnan(fixed.kernel[:, 0, 0]))
-            given = self.degradation.given(fixed.kernel[rows], self.device)
-            kernels = updated_kernels(kernels, torch.from_numpy(rows).to(self.device), given)
+            chosen = np.flatnonzero(~np.isnan(fixed.kernel[:, 0, 0]))
+            rows = torch.from_numpy(chosen).to(self.device)
+            given = self.degradation.given(fixed.kernel[chosen], self.device)
+            corruption = kernels.map(lambda x: x[rows]).corruption  # a kernel of one's own, and the rest by chance
+            kernels = updated_kernels(kernels, rows, replace(given, corruption=corruption))
         return kernels
 
     @torch.no_grad()
@@ -161,7 +163,7 @@ class Simulator:
         lr = self.degradation(hr, kernels)
         with self.measuring():
             prepared = {name: metric.prepare(hr) for name, metric in self.metrics.items() if metric.needs_reference}
-        return Scenes(hr, lr, kernels, self.basis.encode(kernels.kernels), photo, corner, prepared)
+        return Scenes(hr, lr, kernels, self.basis.code_of(kernels), photo, corner, prepared)
 
     @torch.no_grad()
     def render(self, lr: Tensor, code: Tensor, values: Mapping[str, Tensor] | None = None) -> Tensor:

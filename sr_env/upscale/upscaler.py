@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from sr_env.degradation import KERNEL_SIZE, KernelBasis, bicubic_resize, isotropic_kernels
+from sr_env.degradation import KERNEL_SIZE, KernelBasis, bicubic_resize, isotropic_kernels, unsharp
 from sr_env.models import (
     BlendedRenderer,
     Checkpoint,
@@ -29,7 +29,7 @@ from sr_env.models import (
     load_renderer,
     warn_of_other_renderer,
 )
-from sr_env.models.controls import SHARPEN_RADIUS, UPSCALED, Controls, sharpened
+from sr_env.models.controls import SHARPEN_RADIUS, SHARPEN_SIGMA, UPSCALED, Controls
 from sr_env.models.onnx import is_onnx, load_onnx_renderer
 from sr_env.upscale.channels import check_pixels, fill_hidden, is_gray, pil_pixels, rgb
 from sr_env.upscale.defaults import default_model, load_textures
@@ -385,7 +385,7 @@ class Upscaler:
                 + (", or precision fp32" if self.bf16 else "")
             )
         if strength.shape[1]:
-            sr = sharpened(sr, strength[:, 0])
+            sr = unsharp(sr, strength[:, 0], SHARPEN_SIGMA)
         if gray.any():  # gray stays gray, in one channel or in three
             sr = torch.where(gray.to(sr.device)[:, None, None, None], sr.mean(1, keepdim=True), sr)
             sr = sr[:, :1] if lr.shape[1] < 3 else sr

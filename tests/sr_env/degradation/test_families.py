@@ -48,7 +48,7 @@ class Box(KernelFamily):
 
 def test_a_registered_family_is_drawn_built_and_applied() -> None:
     register_family(Box)
-    assert available_families() == ("isotropic", "anisotropic", "box")
+    assert available_families() == ("isotropic", "anisotropic", "real", "box")
     degradation = Degradation(4, "box", "decimate")
     assert degradation.width_range == (1.0, 8.0)
     kernels = degradation.draw(np.array([[0.0, 0.9, 0.9], [0.5, 0.1, 0.2]]))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from sr_env.degradation import load_basis, quantize
+from sr_env.degradation import load_basis, quantize, unsharp
 from sr_env.models import (
     CONTROLS,
     AMNet,
@@ -17,7 +17,6 @@ from sr_env.models import (
     load_predictor,
     load_renderer,
     save_checkpoint,
-    sharpened,
     widened,
 )
 from sr_env.models.controls import PARTNERS, RANGES, SHARPEN_SIGMA
@@ -122,7 +121,7 @@ def test_sharpening_adds_the_known_amount_of_contrast() -> None:
     images = (0.5 + wave).expand(4, 3, 16, length).clone()
     images[3] = 0.25
     strength = torch.tensor([-1.0, 0.0, 2.0, 2.0])
-    changed = sharpened(images, strength)
+    changed = unsharp(images, strength, SHARPEN_SIGMA)
     kept = np.exp(-0.5 * (2 * np.pi * cycles / length * SHARPEN_SIGMA) ** 2)  # the Gaussian's transfer function
     inner = slice(8, -8)
     for row, factor in enumerate(1 + strength[:3].numpy() * (1 - kept)):
@@ -178,7 +177,7 @@ def test_change_measures_the_controls_too(settings: dict[str, Any]) -> None:
     change = simulator.change(scenes, simulator.reconstruct(scenes)[1])
     assert change.shape == (11, 11)
     sr = simulator.unrounded(scenes.lr, simulator.reconstruct(scenes)[1])
-    detail = sr - sharpened(sr, torch.full((3,), -1.0))
+    detail = sr - unsharp(sr, torch.full((3,), -1.0), SHARPEN_SIGMA)
     slope = (RANGES["sharpen"][1] - RANGES["sharpen"][0]) / 2  # of the two sides of zero
     assert change[10, 10].sqrt() == pytest.approx(255 * slope * detail.square().mean().sqrt().item(), rel=1e-3)
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from sr_env import Upscaler
-from sr_env.degradation import quantize
-from sr_env.models import load_predictor, save_checkpoint, sharpened, widened
+from sr_env.degradation import quantize, unsharp
+from sr_env.models import load_predictor, save_checkpoint, widened
+from sr_env.models.controls import SHARPEN_SIGMA
 from sr_env.utils.checks import UsageError
 
 
@@ -34,7 +35,8 @@ def test_the_picture_is_sharpened_as_the_actor_says(make: Any, sharpening: Path,
     code = torch.from_numpy(plain.predict(photo))[None]
     np.testing.assert_allclose(sharp.predict(photo), code[0], atol=1e-5)
     with torch.no_grad():
-        sr = sharpened(plain.renderer(lr, code), torch.tensor([4 * np.tanh(0.5)], dtype=torch.float32))
+        strength = torch.tensor([4 * np.tanh(0.5)], dtype=torch.float32)
+        sr = unsharp(plain.renderer(lr, code), strength, SHARPEN_SIGMA)
     expected = (255 * quantize(sr))[0].permute(1, 2, 0).numpy()
     result = sharp.upscale(photo)
     assert np.abs(result.pixels - expected).max() <= 1
