@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blindsr_pretrain.data import held_out_drawings
-from blindsr_pretrain.inherit import inherit
+from blindsr_pretrain.inherit import inherit, translated
 from blindsr_pretrain.losses import frequency_loss
 from blindsr_pretrain.settings import TrainingSettings
 from blindsr_pretrain.task import Task
 from blindsr_pretrain.validation import ValidationSet
-from sr_env.degradation import Degradation, load_basis
-from sr_env.models import create_amnet, load_renderer
+from sr_env.degradation import Degradation, family_of, kernel_family, load_basis
+from sr_env.models import AMNet, create_amnet, load_renderer
 from sr_env.photos import PhotoSource
 from sr_env.utils.checks import UsageError
 
@@ -34,8 +34,8 @@ class AMNetSettings(TrainingSettings):
     Attributes:
         size: "amnet" (1.5 M parameters) or "amnet_l" (0.4 M).
         scale: Magnification, 2, 3 or 4.
-        start: Name or path of a renderer to start from, of this size or smaller and of any scale; None starts from
-            scratch.
+        start: Name or path of a renderer to start from, of this size or smaller, of any scale and kernel family; None
+            starts from scratch.
         smooth: Give it the box filter that AMGAN may have (see :class:`~sr_env.models.AMNet`).
         frequency: Weight of the mean absolute difference of the Fourier transforms, beside L1.
         squared_share: Last share of the training that minimises the squared error instead, which is what PSNR is of.
@@ -67,9 +67,15 @@ class AMNetTask(Task):
         self.basis = load_basis(settings.kernels, settings.scale).to(self.device)
         self.scale = settings.scale
         self.name = f"{settings.size}_x{settings.scale}"
-        self.network = create_amnet(settings.size, settings.scale, settings.smooth).to(self.device)
+        made = create_amnet(settings.size, settings.scale, settings.smooth, self.basis.code_length)
+        self.network = made.to(self.device)
         if settings.start is not None:
-            inherit(self.network, load_renderer(settings.start, device=self.device).network)
+            started = load_renderer(settings.start, device=self.device)
+            network = started.network
+            if isinstance(network, AMNet) and started.scale == self.scale and not self.basis.matches(started.basis):
+                known = kernel_family(family_of(started.basis, self.scale) or "isotropic").width_range(self.scale)
+                network = translated(network, started.basis, self.basis, known)
+            inherit(self.network, network)
         self.held_out = ValidationSet(
             held_out,
             self.degradation,

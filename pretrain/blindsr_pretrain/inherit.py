@@ -2,11 +2,52 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from sr_env.degradation import KernelBasis, isotropic_kernels
 from sr_env.models import AMNet
+from sr_env.models.amnet import AMLayer
 from sr_env.utils.checks import UsageError
+
+#: Keeps the map between codes from magnifying what the new basis tells apart and the old one does not.
+_RIDGE = 1e-4
+
+
+@torch.no_grad()
+def translated(network: AMNet, old: KernelBasis, new: KernelBasis, old_widths: tuple[float, float]) -> AMNet:
+    """A copy that takes the codes of another basis: for Gaussians it renders about what it did before.
+
+    The layers that read codes get the affine map, by least squares, from the new codes of isotropic Gaussians of up to
+    twice the widths that the network knows to the old codes, for wider ones to those of the widest. It is a start to be
+    trained from. Levels of a longer code change nothing yet.
+
+    Args:
+        network: Takes codes of ``old``.
+        old: Its kernel basis.
+        new: The other one.
+        old_widths: Range of the widths that it knows, in HR pixels.
+    """
+    widths = torch.linspace(old_widths[0], 2 * old_widths[1], 4000, device=new.mean.device)
+    codes = new.encode(isotropic_kernels(widths, new.kernel_size))
+    wanted = old.encode(isotropic_kernels(widths.clamp(*old_widths), old.kernel_size)).double()
+    known = F.pad(codes, (0, 1), value=1.0).double()
+    normal = known.T @ known / len(known) + _RIDGE * torch.eye(known.shape[1], device=known.device)
+    solution = torch.linalg.solve(normal, known.T @ wanted / len(known)).float()
+    matrix, shift = solution[:-1], solution[-1]  # [L new, L old], [L old]
+    made = deepcopy(network)
+    made.code_length = new.code_length
+    for layer in made.modules():
+        if isinstance(layer, AMLayer):
+            first = layer.mlp[0]
+            assert isinstance(first, nn.Linear)
+            first.bias.add_(first.weight @ shift)
+            first.weight = nn.Parameter(first.weight @ matrix.T)
+            first.in_features = new.code_length
+    return made
 
 
 @torch.no_grad()

@@ -155,14 +155,14 @@ def amnet_radius(architecture: Mapping[str, Any]) -> int:
     return 2 * int(architecture["blocks"]) + 2 + int(architecture["smooth"])
 
 
-def create_amnet(size: str, scale: int = 4, smooth: bool = False) -> AMNet:
+def create_amnet(size: str, scale: int = 4, smooth: bool = False, code_length: int = CODE_LENGTH) -> AMNet:
     """Build an untrained AMNet of a named size (``SIZES``).
 
     Raises:
         UsageError: An unknown size or scale, naming the valid ones.
     """
     check_choice("renderer size", size, tuple(SIZES))
-    return AMNet(scale, SIZES[size]["channels"], SIZES[size]["blocks"], smooth=smooth)
+    return AMNet(scale, SIZES[size]["channels"], SIZES[size]["blocks"], code_length, smooth)
 
 
 def parameter_count(network: nn.Module) -> int:

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from blindsr_pretrain.amnet import AMNetSettings
-from blindsr_pretrain.inherit import inherit
+from blindsr_pretrain.inherit import inherit, translated
 from blindsr_pretrain.trainer import Trainer
 from torch import nn
 
+from sr_env.degradation import isotropic_kernels, load_basis
 from sr_env.models import amnet, load_renderer
 from sr_env.utils.checks import UsageError
 
@@ -58,3 +59,21 @@ def test_a_renderer_too_large_to_start_from(
 def test_only_an_amnet_has_a_place_in_an_amnet() -> None:
     with pytest.raises(UsageError, match="a Identity has no place in an AMNet"):
         inherit(amnet.AMNet(channels=6, blocks=1), nn.Identity())
+
+
+def test_a_renderer_starts_from_one_of_another_kernel_family() -> None:
+    old, new = load_basis("isotropic", 4), load_basis("real", 4)
+    torch.manual_seed(0)
+    network = amnet.AMNet(channels=8, blocks=2)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.15)
+    made = translated(network, old, new, (0.2, 4.0))
+    assert made.code_length == new.code_length
+    lr, widths = torch.rand(6, 3, 10, 12), torch.tensor([0.3, 0.8, 1.3, 2.0, 2.6, 3.5])
+    before = network(lr, old.encode(isotropic_kernels(widths)))
+    codes = new.encode(isotropic_kernels(widths, new.kernel_size))
+    assert (made(lr, codes) - before).abs().mean() < 0.15 * (before - before.mean(0)).abs().mean()
+    noisy = codes.clone()
+    noisy[:, -3:] += 1
+    assert torch.equal(made(lr, noisy), made(lr, codes))  # levels change nothing yet
+    assert network.code_length == 10
