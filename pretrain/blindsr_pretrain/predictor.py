@@ -38,6 +38,7 @@ class PredictorSettings(MiddleSettings):
             Steps go through them in turn; the first is what held-out photos are rendered with.
         start: Name or path of a predictor to start from; None starts from scratch. One of another scale or kernel basis
             brings its eye for blur, and ``code_steps`` teach it the new code.
+        doubt: Let it say how far off each number of the code may be, too; what it says of the code stays the same.
         code_steps: Steps on the code alone, before the renderer takes part.
         code_weight: Weight of the code's error once the renderer takes part.
         render_weight: Weight of the rendered picture's error.
@@ -52,6 +53,7 @@ class PredictorSettings(MiddleSettings):
     patch_size: int = 256
     renderers: tuple[str, ...] = ("amnet_l_x4",)
     start: str | None = None
+    doubt: bool = False
     code_steps: int = 10_000
     code_weight: float = 0.05
     render_weight: float = 10.0
@@ -82,6 +84,34 @@ def decibels_lost(sr: Tensor, best: Tensor, hr: Tensor) -> Tensor:
     return 10 / math.log(10) * torch.log1p(wrong / (unavoidable + _FLOOR)).mean()
 
 
+def doubt_loss(actions: Tensor, true: Tensor, doubt: Tensor) -> Tensor:
+    """Negative log likelihood of the actions' errors under Gaussians, a scalar; it moves the doubt alone.
+
+    Args:
+        actions: What is predicted, [B, L].
+        true: What is right, [B, L].
+        doubt: Standard deviations, [B, L].
+    """
+    return ((actions.detach() - true) / doubt).square().div(2).add(doubt.log()).mean()
+
+
+def with_outputs(network: KernelPredictor, code_length: int, doubt: bool) -> KernelPredictor:
+    """A predictor that starts as another one, and gives codes of another length or its doubt, where that is asked.
+
+    Its eye for blur stays; of other codes the last layer is a fresh one.
+
+    Args:
+        network: A trained one.
+        code_length: Numbers of the code.
+        doubt: Whether to say how sure it is.
+    """
+    wanted = {**network.architecture, "code_length": code_length, "doubt": doubt or network.spread is not None}
+    made = KernelPredictor(**wanted)
+    own, trained = made.state_dict(), network.state_dict()
+    made.load_state_dict({k: trained[k] if k in trained and trained[k].shape == v.shape else v for k, v in own.items()})
+    return made
+
+
 class PredictorTask(Task):
     """Code regression, then the supervised blind model: error of the picture rendered with the predicted code."""
 
@@ -104,15 +134,11 @@ class PredictorTask(Task):
         self.degradation = Degradation(self.scale, kernels=settings.kernels)
         self.name = f"predictor_x{self.scale}"
         if settings.start is None:
-            self.network: nn.Module = KernelPredictor(code_length=self.basis.code_length).to(device)
+            network = KernelPredictor(code_length=self.basis.code_length, doubt=settings.doubt)
         else:
-            started = load_predictor(settings.start, device=device).network
-            if started.code_length != self.basis.code_length:
-                raise UsageError(
-                    f"predictor {settings.start!r} gives codes of {started.code_length} numbers, renderer "
-                    f"{settings.renderers[0]!r} takes {self.basis.code_length}: start from another, or from scratch"
-                )
-            self.network = started.requires_grad_(True).train()
+            network = with_outputs(load_predictor(settings.start).network, self.basis.code_length, settings.doubt)
+        self.network: nn.Module = network.to(device)
+        self.doubt = network.spread is not None
         self.held_out = ValidationSet(
             held_out,
             self.degradation,
@@ -129,10 +155,14 @@ class PredictorTask(Task):
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Mean squared error of the code; after ``code_steps`` mainly the error of the rendered picture."""
         lr, true_code = self.degrade(hr, uniforms)
-        code = self.basis.to_code(network(lr).float())
+        actions, doubt = network(lr, doubtful=self.doubt).float().tensor_split([self.basis.code_length], dim=1)
+        code = self.basis.to_code(actions)
         code_error = F.mse_loss(code, true_code)
+        logged = {"code": code_error}
+        if self.doubt:
+            logged["doubt"] = doubt_loss(actions, self.basis.to_action(true_code), doubt)
         if step < self.settings.code_steps:
-            return code_error, {"code": code_error}
+            return sum(logged.values(), code_error.new_zeros(())), logged
         rendering = self.renderings[step % len(self.renderings)]
         lr, hr = (middle(images, self.settings, self.scale, pixels) for images, pixels in ((lr, 1), (hr, self.scale)))
         sr = rendering(lr, code).float()
@@ -143,7 +173,8 @@ class PredictorTask(Task):
                 best = rendering(lr, true_code).float()
             render_error = F.l1_loss(sr, best) if self.settings.target == "true_kernel" else decibels_lost(sr, best, hr)
         loss = self.settings.render_weight * render_error + self.settings.code_weight * code_error
-        return loss, {"code": code_error, "render": render_error}
+        loss = loss + logged.get("doubt", 0.0)
+        return loss, {**logged, "render": render_error}
 
     def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor]:
         """PSNR-Y on held-out photos with the predicted code, beside what the true code gives."""

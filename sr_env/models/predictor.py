@@ -5,13 +5,18 @@ The environment's reference reconstruction, the upscaler and the agents' actor s
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sr_env.utils.checks import CODE_LENGTH, check_lr_size, check_sizes
+from sr_env.utils.checks import CODE_LENGTH, UsageError, check_lr_size, check_sizes
 from sr_env.utils.images import to_images
+
+#: No number of an action is surer than this, in action units.
+_SMALLEST_DOUBT = 0.01
 
 
 class ResidualBlock(nn.Module):
@@ -37,12 +42,15 @@ class KernelPredictor(nn.Module):
         channels: Width of the first stage; the second has twice, the third three times as many.
         code_length: Length L of the code.
         hidden: Width of the layer between the pooled features and the code.
+        doubt: Whether it says how far off each number of its actions may be, too (:meth:`doubt`).
 
     Raises:
         UsageError: A size is no whole number in its bounds.
     """
 
-    def __init__(self, channels: int = 32, code_length: int = CODE_LENGTH, hidden: int = 128) -> None:
+    def __init__(
+        self, channels: int = 32, code_length: int = CODE_LENGTH, hidden: int = 128, doubt: bool = False
+    ) -> None:
         super().__init__()
         check_sizes(4096, channels=channels, code_length=code_length, hidden=hidden)
         wide, deep = 2 * channels, 3 * channels
@@ -62,11 +70,13 @@ class KernelPredictor(nn.Module):
         )
         self.gate = nn.Conv2d(deep, deep, 1)
         self.head = nn.Sequential(nn.Linear(2 * deep, hidden), nn.ReLU(), nn.Linear(hidden, code_length))
+        self.spread = nn.Linear(hidden, code_length) if doubt else None
 
     @property
-    def architecture(self) -> dict[str, int]:
+    def architecture(self) -> dict[str, Any]:
         """Constructor arguments, as kept in a checkpoint's card."""
-        return {"channels": self.channels, "code_length": self.code_length, "hidden": self.hidden}
+        sizes = {"channels": self.channels, "code_length": self.code_length, "hidden": self.hidden}
+        return sizes if self.spread is None else {**sizes, "doubt": True}
 
     @property
     def feature_size(self) -> int:
@@ -87,13 +97,35 @@ class KernelPredictor(nn.Module):
         gated = (weights * maps).mean((2, 3)) / (weights.mean((2, 3)) + 1e-3)
         return torch.cat((maps.mean((2, 3)), gated), dim=1)
 
-    def forward(self, lr: Tensor) -> Tensor:
+    def forward(self, lr: Tensor, doubtful: bool = False) -> Tensor:
         """LR images, float in [0, 1], [B, 3, h, w] -> actions in (-1, 1), float32, [B, L].
+
+        With ``doubtful`` what :meth:`doubt` gives follows in the same rows, [B, 2 L].
 
         Raises:
             UsageError: A side is under 8 pixels.
         """
-        return torch.tanh(self.head(self.features(lr)).float())
+        features = self.features(lr)
+        actions = torch.tanh(self.head(features).float())
+        return torch.cat((actions, self.doubt(features)), dim=1) if doubtful else actions
+
+    def doubt(self, features: Tensor) -> Tensor:
+        """How far off each number of the actions may be.
+
+        Args:
+            features: What :meth:`features` gave, [B, feature_size]. No gradient reaches them: what the network sees is
+                learned for the actions alone.
+
+        Returns:
+            Standard deviations in action units, float32 [B, L].
+
+        Raises:
+            UsageError: The network was not made with ``doubt``.
+        """
+        if self.spread is None:
+            raise UsageError("this predictor does not say how sure it is: take one that was trained with --doubt")
+        hidden = self.head[:-1](features.detach()).detach()
+        return _SMALLEST_DOUBT + F.softplus(self.spread(hidden).float())
 
     @torch.no_grad()
     def act(self, observation: np.ndarray) -> np.ndarray:

@@ -14,11 +14,11 @@ import torch
 import train_predictor
 from blindsr_pretrain.amnet import AMNetSettings
 from blindsr_pretrain.data import split_photos
-from blindsr_pretrain.predictor import PredictorSettings, PredictorTask, decibels_lost
+from blindsr_pretrain.predictor import PredictorSettings, PredictorTask, decibels_lost, doubt_loss, with_outputs
 from blindsr_pretrain.trainer import Trainer
 from torch import nn
 
-from sr_env.degradation import KernelBasis, bicubic_resize, load_basis
+from sr_env.degradation import bicubic_resize, load_basis
 from sr_env.models import (
     AMNet,
     KernelPredictor,
@@ -28,6 +28,7 @@ from sr_env.models import (
     register_renderer,
     save_checkpoint,
 )
+from sr_env.utils.checks import UsageError
 
 
 def test_predictor_learns_a_fixed_batch_through_the_renderer(
@@ -102,11 +103,49 @@ def test_predictor_starts_from_one_of_another_scale(
     for name, value in went_on.state_dict().items():
         torch.testing.assert_close(value, network.state_dict()[name], rtol=0, atol=1e-6)
 
-    full = load_basis("isotropic", 4)
-    short = KernelBasis(full.mean, full.components[:3], full.scale[:3], full.centre[:3], full.half_range[:3])
-    wrong = save_checkpoint(tmp_path / "short.safetensors", KernelPredictor(channels=8, code_length=3), short, 4, {})
-    with pytest.raises(ValueError, match=r"short.*codes of 3 numbers, renderer .*tiny_renderer.* takes 10"):
-        train_predictor.main(replace(start, start=str(wrong)))
+
+def test_predictor_starts_from_one_of_another_code_and_learns_to_doubt() -> None:
+    torch.manual_seed(0)
+    trained = KernelPredictor(channels=4, hidden=8)
+    wider = with_outputs(trained, 18, doubt=True)
+    assert wider.code_length == 18
+    lr = torch.rand(2, 3, 16, 16)
+    assert torch.equal(wider.features(lr), trained.features(lr))
+    assert torch.equal(wider.head[0].weight, trained.head[0].weight)
+    assert torch.equal(with_outputs(trained, 10, doubt=False)(lr), trained(lr))
+    assert with_outputs(wider, 18, doubt=False).spread is not None  # what it has learned is not thrown away
+
+
+def test_doubt_becomes_the_size_of_the_errors_and_moves_nothing_else() -> None:
+    generator = torch.Generator().manual_seed(0)
+    true = torch.randn(4096, 2, generator=generator)
+    actions = (true + torch.tensor([0.1, 0.5]) * torch.randn(4096, 2, generator=generator)).requires_grad_()
+    doubt = torch.full((2,), 0.3, requires_grad=True)
+    optimiser = torch.optim.Adam([doubt], lr=0.01)
+    for _ in range(150):
+        optimiser.zero_grad()
+        doubt_loss(actions, true, doubt.expand(4096, 2)).backward()
+        optimiser.step()
+    assert doubt.tolist() == pytest.approx([0.1, 0.5], rel=0.05)
+    assert actions.grad is None
+
+
+def test_a_predictor_of_longer_codes_is_trained_with_its_doubt(
+    settings: AMNetSettings, tmp_path: Path, common: Callable[..., dict[str, Any]]
+) -> None:
+    basis = load_basis("real", 4)
+    renderer = save_checkpoint(tmp_path / "real.safetensors", AMNet(channels=8, blocks=1, code_length=18), basis, 4, {})
+    own = PredictorSettings(
+        **{**common(settings), "steps": 2, "code_steps": 1, "kernels": "real"}, renderers=(str(renderer),), doubt=True
+    )
+    train_predictor.main(own)
+    loaded = load_predictor(own.out / "predictor_x4.safetensors", basis=basis).network
+    assert loaded.architecture["doubt"]
+    both = loaded(torch.rand(2, 3, 16, 16), doubtful=True)
+    assert both.shape == (2, 36)
+    assert (both[:, 18:] > 0.01).all()
+    with pytest.raises(UsageError, match="does not say how sure it is"):
+        KernelPredictor(channels=4)(torch.rand(1, 3, 16, 16), doubtful=True)
 
 
 def test_decibels_lost_are_those_of_a_mean_psnr() -> None:
