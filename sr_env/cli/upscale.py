@@ -89,6 +89,7 @@ class Settings:
         predictor: Kernel predictor: a name or a file; None takes the released one of the scale.
         kernel_width: Blur given instead of predicted: width of a Gaussian in HR pixels.
         kernel_file: Blur given instead of predicted: .npy file with a kernel [21, 21] at HR resolution.
+        denoise: Share of noise and of traces of JPEG that is taken away, 0 to 1, by a model that knows of them.
         spatially_varying: Predict the blur of each region of 128x128 pixels instead of one for the picture.
         format: Format of the results; keep takes the input's (PNG for BMP, GIF and AVIF).
         quality: Of JPEG and WebP, 1 to 100; WebP at 100 is lossless.
@@ -108,6 +109,7 @@ class Settings:
     predictor: str | None = None
     kernel_width: float | None = None
     kernel_file: Path | None = None
+    denoise: float | None = None
     spatially_varying: bool = False
     format: Literal["keep", "png", "jpg", "webp", "tif"] = "keep"
     quality: int = 95
@@ -133,6 +135,8 @@ class Record:
         seconds: From reading to the written file.
         kernel_code: The renderer's code: mean over the regions or pages where they have their own.
         kernel_width: Width in HR pixels of the Gaussian nearest to the code; mean over the regions likewise.
+        noise: Standard deviation of the noise that is taken away, of 255; None where the model knows of none.
+        jpeg_quality: Of the compression whose traces are taken away, 100 for none; likewise. Means over the regions.
         kernel_widths: Per region or page, where they have their own.
         tiles: Number of tiles.
         niqe_before: NIQE of the middle of the picture (at most 384 pixels a side); None where under 96 pixels a side.
@@ -149,6 +153,8 @@ class Record:
     seconds: float | None = None
     kernel_code: list[float] | None = None
     kernel_width: float | None = None
+    noise: float | None = None
+    jpeg_quality: float | None = None
     kernel_widths: list[float] | None = None
     tiles: int | None = None
     niqe_before: float | None = None
@@ -205,6 +211,9 @@ class Worker:
         record.kernel_code = [round(float(x), 4) for x in np.concatenate([result.codes for result in kept]).mean(0)]
         widths = np.concatenate([result.widths for result in kept])
         record.kernel_width = round(float(widths.mean()), 3)
+        if kept[0].levels:
+            noise, quality = (np.concatenate([x.levels[name] for x in kept]).mean() for name in ("noise", "quality"))
+            record.noise, record.jpeg_quality = round(float(noise), 2), round(float(quality), 1)
         if self.upscaler.spatially_varying or record.pages:
             record.kernel_widths = [round(float(x), 3) for x in widths]
         return record
@@ -291,6 +300,7 @@ def create_upscaler(settings: Settings) -> Upscaler:
         spatially_varying=settings.spatially_varying,
         kernel_width=settings.kernel_width,
         kernel=kernel,
+        denoise=settings.denoise,
     )
 
 
@@ -404,9 +414,9 @@ def _line(record: Record) -> str:
     blur = f"{widths[0]:.2f}" if len(set(widths)) == 1 else f"{min(widths):.2f} to {max(widths):.2f}"
     notes = "".join(f"; {note}" for note in record.notes)
     pages = f", {record.pages} pages" if record.pages else ""
-    return (
-        f"{record.output}: {record.size[0]}x{record.size[1]}{pages}, kernel width {blur}, {record.seconds:.1f} s{notes}"
-    )
+    seen = "" if record.noise is None else f", noise {record.noise:.1f}, JPEG quality {record.jpeg_quality:.0f}"
+    size = f"{record.size[0]}x{record.size[1]}{pages}"
+    return f"{record.output}: {size}, kernel width {blur}{seen}, {record.seconds:.1f} s{notes}"
 
 
 def _write_report(path: Path, upscaler: Upscaler, records: Sequence[Record], left_out: Sequence[str]) -> None:

@@ -62,7 +62,12 @@ class KernelBasis(nn.Module):
     @property
     def levels(self) -> int:
         """How many levels follow the C coefficients of a kernel."""
-        return self.code_length - self.components.shape[0]
+        return self.code_length - self.coefficients
+
+    @property
+    def coefficients(self) -> int:
+        """How many numbers of a code say what the kernel is, C; they come first."""
+        return self.components.shape[0]
 
     @property
     def kernel_size(self) -> int:
@@ -92,7 +97,7 @@ class KernelBasis(nn.Module):
     def decode(self, codes: Tensor) -> Tensor:
         """Codes [B, L] -> kernels [B, K, K]. They sum to one but may dip below zero, as any truncated PCA does."""
         with torch.autocast(codes.device.type, enabled=False):
-            flat = self.mean + (codes[:, : len(self.scale)] * self.scale) @ self.components
+            flat = self.mean + (codes[:, : self.coefficients] * self.scale) @ self.components
         return flat.unflatten(1, (self.kernel_size, self.kernel_size))
 
     def to_action(self, codes: Tensor) -> Tensor:

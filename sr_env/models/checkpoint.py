@@ -271,6 +271,12 @@ def load_predictor(
     return checkpoint
 
 
+def default_predictor(renderer: Checkpoint[Any]) -> str:
+    """Name of the released predictor whose codes a renderer takes; one of its kernel family's, or the isotropic one."""
+    family = family_of(renderer.basis, renderer.scale)
+    return f"predictor_x{renderer.scale}" if family in (None, "isotropic") else f"predictor_{family}_x{renderer.scale}"
+
+
 def card_controls(card: Mapping[str, Any]) -> Any:
     """What the actions hold that a predictor of this card gives: a list of names, of "code" alone where it names none.
 

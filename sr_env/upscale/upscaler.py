@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from sr_env.degradation import KERNEL_SIZE, KernelBasis, bicubic_resize, isotropic_kernels, unsharp
+from sr_env.degradation import KERNEL_SIZE, bicubic_resize, isotropic_kernels, level_values, unsharp
 from sr_env.models import (
     BlendedRenderer,
     Checkpoint,
     KernelPredictor,
+    default_predictor,
     load_predictor,
     load_renderer,
     warn_of_other_renderer,
@@ -32,21 +33,16 @@ from sr_env.models import (
 from sr_env.models.controls import SHARPEN_RADIUS, SHARPEN_SIGMA, UPSCALED, Controls
 from sr_env.models.onnx import is_onnx, load_onnx_renderer
 from sr_env.upscale.channels import check_pixels, fill_hidden, is_gray, pil_pixels, rgb
+from sr_env.upscale.codes import PictureCodes, equivalent_widths
 from sr_env.upscale.defaults import default_model, load_textures
 from sr_env.upscale.tiling import Axis, Strip, batches, padded, plan_tiles, to_float
-from sr_env.utils.checks import MIN_LR_SIZE, SCALES, UsageError, check_choice
+from sr_env.utils.checks import SCALES, UsageError, check_choice
 from sr_env.utils.devices import Precision, autocast, channels_last, resolve_device, uses_bf16
 
 Kind = TypeVar("Kind", NDArray[Any], Image.Image, Tensor)
 #: Called after every batch of tiles with the number of tiles done and the number of all.
 Progress = Callable[[int, int], None]
 
-#: LR pixels of a picture up to which the predictor sees all of it.
-_WHOLE = 768 * 768
-#: A larger picture is shown to the predictor as a mosaic of this many squares a side, of this many pixels each.
-_MOSAIC, _PIECE = 3, 256
-#: Bytes per LR pixel that the predictor takes at its peak (measured: 300 to 390).
-_PREDICTOR_BYTES = 400
 #: Side in LR pixels of a region with a kernel of its own, and of the ramp over which neighbours pass into each other.
 _REGION, _RAMP = 128, 32
 #: A tile beyond this side saves little and would reach the limits of 32-bit indices on a GPU.
@@ -58,22 +54,6 @@ _BODY_MAPS, _KEPT_MAPS, _SR_PICTURES = 10, 2, 4
 _UNKNOWN_MAPS = 64
 
 
-def equivalent_widths(codes: Tensor, basis: KernelBasis, low: float = 0.1, high: float = 6.0) -> Tensor:
-    """Widths of the isotropic Gaussians whose codes lie nearest to the given ones.
-
-    Args:
-        codes: Kernel codes, shape [B, L].
-        basis: Their basis.
-        low: Narrowest width considered, in HR pixels.
-        high: Widest.
-
-    Returns:
-        Widths in HR pixels, shape [B], multiples of 0.01.
-    """
-    widths = torch.arange(round(100 * low), round(100 * high) + 1, device=codes.device) / 100
-    return widths[torch.cdist(codes.float(), basis.encode(isotropic_kernels(widths))).argmin(1)]
-
-
 @dataclass(frozen=True)
 class Upscaled:
     """An enlarged picture and the kernels it was rendered with.
@@ -82,12 +62,15 @@ class Upscaled:
         pixels: The picture: dtype and channels of the one given, both sides ``scale`` times as long.
         codes: Kernel codes, float32 ``[regions, L]``: one, or one per region where they vary over the picture.
         widths: Of each code the width of the nearest isotropic Gaussian, in HR pixels, float32 ``[regions]``.
+        levels: What else each code says, float32 ``[regions]`` by name (:func:`~sr_env.degradation.level_values`): the
+            ``noise`` and JPEG ``quality`` that the renderer was told, and ``sharpening``; empty of shorter codes.
         tiles: Number of tiles.
     """
 
     pixels: NDArray[Any]
     codes: NDArray[np.float32]
     widths: NDArray[np.float32]
+    levels: Mapping[str, NDArray[np.float32]]
     tiles: int
 
 
@@ -114,6 +97,8 @@ class Upscaler:
             photographs of which parts are out of focus; neighbouring regions are blended.
         kernel_width: Width of an isotropic Gaussian in HR pixels, instead of a prediction.
         kernel: Blur kernel ``[21, 21]`` at HR resolution, instead of a prediction.
+        denoise: Share of the noise and of the traces of JPEG compression that is taken away, 0 to 1; None takes all of
+            it, and a model that knows of none takes nothing else.
 
     Raises:
         MissingFileError: No such model or predictor; lists the released ones.
@@ -139,6 +124,7 @@ class Upscaler:
         spatially_varying: bool = False,
         kernel_width: float | None = None,
         kernel: NDArray[Any] | None = None,
+        denoise: float | None = None,
     ) -> None:
         self.device = resolve_device(device)
         self.bf16 = uses_bf16(precision, self.device)
@@ -171,17 +157,24 @@ class Upscaler:
             checkpoint = load_renderer(spec, scale=scale, device=self.device)
         self.renderer: Any = channels_last(checkpoint.network)
         self.basis, self.scale = checkpoint.basis, checkpoint.scale
+        if denoise is not None and not (self.basis.levels and 0 <= denoise <= 1):
+            raise UsageError(
+                f"denoise {denoise}: give a share from 0 to 1"
+                + ("" if self.basis.levels else f", and a model that knows noise, which {self.model} does not")
+            )
         self._margin = max(self.renderer.receptive_radius, 2)  # two: the bicubic alpha's reach
         self.max_memory, self.spatially_varying = float(max_memory), spatially_varying
-        self.code = None if not given else self.basis.encode(self._kernel(kernel, kernel_width))
-        self.predictor: KernelPredictor | None = None
-        if not given:
-            loaded = self._load_predictor(predictor)
+        known = self.basis.encode(self._kernel(kernel, kernel_width))[:, : self.basis.coefficients] if given else None
+        network: KernelPredictor | None = None
+        if not given or self.basis.levels:
+            loaded = self._load_predictor(predictor, checkpoint)
             warn_of_other_renderer(loaded, checkpoint)
-            self.predictor = channels_last(loaded.network)
-        wide = self.predictor is not None and self.predictor.code_length > self.basis.code_length
-        self._controls = Controls(UPSCALED if wide else UPSCALED[:1], checkpoint, None)
+            network = channels_last(loaded.network)
+        wide = network is not None and network.code_length > self.basis.code_length
+        controls = Controls(UPSCALED if wide else UPSCALED[:1], checkpoint, None)
         self._margin += wide * math.ceil(SHARPEN_RADIUS / self.scale)
+        share = 1.0 if denoise is None else denoise
+        self.codes = PictureCodes(self.basis, network, controls, known, share, self._computing)
 
     @property
     def texture(self) -> float | None:
@@ -198,32 +191,39 @@ class Upscaler:
             raise UsageError(f"texture {texture}: {self.model} is one model, make an Upscaler(texture={texture})")
         self.renderer.texture = texture
 
-    def _load_predictor(self, name: str | os.PathLike[str] | None) -> Checkpoint[KernelPredictor]:
+    def _load_predictor(
+        self, name: str | os.PathLike[str] | None, renderer: Checkpoint[Any]
+    ) -> Checkpoint[KernelPredictor]:
         if name is not None and is_onnx(name):
             raise UsageError(
                 f"predictor {str(name)!r} is an ONNX file, and only renderers are run from ONNX: give the .safetensors "
                 "file that it was exported from"
             )
         return load_predictor(
-            f"predictor_x{self.scale}" if name is None else name,
+            default_predictor(renderer) if name is None else name,
             scale=self.scale,
             basis=self.basis,
             device=self.device,
             controls=UPSCALED,
         )
 
+    def _computing(self) -> torch.autocast:
+        """The context in which the networks compute."""
+        return autocast("bf16" if self.bf16 else "fp32", self.device)
+
     def _kernel(self, kernel: NDArray[Any] | None, width: float | None) -> Tensor:
         """The given kernel as float32 [1, K, K], summing to one."""
+        size = self.basis.kernel_size
         if width is not None:
-            if not 0 < width < KERNEL_SIZE:
-                raise UsageError(f"kernel width {width}: give HR pixels between 0 and {KERNEL_SIZE}, such as 1.6")
-            return isotropic_kernels(torch.tensor([float(width)], device=self.device))
+            if not 0 < width < size:
+                raise UsageError(f"kernel width {width}: give HR pixels between 0 and {size}, such as 1.6")
+            return isotropic_kernels(torch.tensor([float(width)], device=self.device), size)
         array = np.asarray(kernel)
-        if array.shape != (KERNEL_SIZE, KERNEL_SIZE) or array.dtype.kind not in "fiu":
+        if array.shape not in ((KERNEL_SIZE,) * 2, (size,) * 2) or array.dtype.kind not in "fiu":
             raise UsageError(
                 f"the kernel is {array.dtype} of shape {list(array.shape)}: give numbers [{KERNEL_SIZE}, {KERNEL_SIZE}]"
             )
-        array = array.astype(np.float64)
+        array = np.pad(array.astype(np.float64), (size - len(array)) // 2)
         total = array.sum()
         if not (np.isfinite(array).all() and total > 0):
             raise UsageError(f"the kernel sums to {total}: give finite weights with a positive sum")
@@ -288,9 +288,10 @@ class Upscaler:
                 raise UsageError(f"the code has shape {list(given.shape)}: give [{self.basis.code_length}]")
         result, codes, tiles = self._upscale(stack, progress, max_memory, given)
         shape = (*result.shape[1:3], *pixels.shape[2:])
-        return Upscaled(
-            result.reshape(shape), codes.cpu().numpy(), equivalent_widths(codes, self.basis).cpu().numpy(), tiles
-        )
+        levels = level_values(codes[:, self.basis.coefficients :]) if self.basis.levels else {}
+        widths = equivalent_widths(codes, self.basis).cpu().numpy()
+        said = {name: value.cpu().numpy() for name, value in levels.items()}
+        return Upscaled(result.reshape(shape), codes.cpu().numpy(), widths, said, tiles)
 
     @torch.inference_mode()
     def predict(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
@@ -305,8 +306,9 @@ class Upscaler:
         Raises:
             UsageError: As there.
         """
-        codes: NDArray[np.float32] = self._codes(padded(self._stack(pixels)), self.max_memory)[0].cpu().numpy()
-        return codes[: self.basis.code_length]
+        codes = self.codes.of_pictures(padded(self._stack(pixels)), self.max_memory)
+        code: NDArray[np.float32] = codes[0, : self.basis.code_length].cpu().numpy()
+        return code
 
     def _stack(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """A checked array as [1, H, W, C]."""
@@ -344,7 +346,7 @@ class Upscaler:
         if code is not None:
             codes: Tensor | None = code.expand(count, -1)
         else:
-            codes = None if self.spatially_varying else self._codes(stack, memory)
+            codes = None if self.spatially_varying else self.codes.of_pictures(stack, memory)
         used: list[Tensor] = []
         s = self.scale
         out = np.empty((count, s * height, s * width, channels), stack.dtype)
@@ -360,7 +362,7 @@ class Upscaler:
                 )
                 lr = to_float(windows, self.device)
                 if codes is None:
-                    given = self._predict(rgb(lr))
+                    given = self.codes.of_tiles(rgb(lr))
                     used.append(given)
                 else:
                     given = codes[[image for image, _ in chosen]]
@@ -374,9 +376,9 @@ class Upscaler:
         return out, (torch.cat(used) if codes is None else codes)[:, : self.basis.code_length], total
 
     def _render(self, lr: Tensor, codes: Tensor, gray: Tensor) -> Tensor:
-        """LR tiles [B, C, h, w] in [0, 1], what :meth:`_predict` gives, which are gray [B] -> [B, C, s*h, s*w]."""
+        """LR tiles [B, C, h, w] in [0, 1], codes as of ``PictureCodes``, which are gray [B] -> [B, C, s*h, s*w]."""
         codes, strength = codes.tensor_split([self.basis.code_length], dim=1)
-        with autocast("bf16" if self.bf16 else "fp32", self.device):
+        with self._computing():
             colour = rgb(lr).contiguous(memory_format=torch.channels_last)
             sr = self.renderer(colour, codes).float()
         if not bool(sr.sum().isfinite()):  # one that is not spreads to the sum
@@ -392,34 +394,6 @@ class Upscaler:
         if lr.shape[1] in (2, 4):
             sr = torch.cat((sr, bicubic_resize(lr[:, -1:], (sr.shape[-2], sr.shape[-1]))), 1)
         return sr
-
-    def _predict(self, lr: Tensor) -> Tensor:
-        """RGB [B, 3, h, w] in [0, 1] -> codes [B, L], or [B, L + 1] with the strength of sharpening behind them."""
-        assert self.predictor is not None
-        with autocast("bf16" if self.bf16 else "fp32", self.device):
-            return self._controls.joined(self.predictor(lr))
-
-    def _codes(self, stack: NDArray[Any], max_memory: float) -> Tensor:
-        """One code per picture: the given one, or what the predictor makes of all of it or of a mosaic."""
-        if self.code is not None:
-            return self.code.expand(len(stack), -1)
-        assert self.predictor is not None
-        height, width = stack.shape[1:3]
-        seen = min(_WHOLE, max_memory / _PREDICTOR_BYTES)
-        codes = []
-        for picture in stack:  # one by one: their sum may not fit the memory
-            if height * width <= seen:
-                codes.append(self._predict(rgb(to_float(picture[None], self.device))))
-                continue
-            piece = max(MIN_LR_SIZE, min(_PIECE, math.isqrt(int(seen)) // _MOSAIC))
-            tall, wide = min(piece, height), min(piece, width)
-            tops = np.linspace(0, height - tall, _MOSAIC).astype(int)
-            lefts = np.linspace(0, width - wide, _MOSAIC).astype(int)
-            pieces = np.stack([picture[t : t + tall, x : x + wide] for t in tops for x in lefts])
-            with autocast("bf16" if self.bf16 else "fp32", self.device):
-                features = self.predictor.features(rgb(to_float(pieces, self.device))).mean(0, keepdim=True)
-                codes.append(self._controls.joined(torch.tanh(self.predictor.head(features).float())))
-        return torch.cat(codes)
 
     def _plan(self, shape: tuple[int, int, int, int], max_memory: float) -> tuple[Axis, Axis, int]:
         """Tiles of pictures [B, H, W, C], and how many go through the renderer at once."""

@@ -20,7 +20,7 @@ def rendered(up: Upscaler, photo: np.ndarray) -> Tensor:
     """One forward pass of the networks themselves, float [1, 3, H, W], not clamped."""
     lr = torch.from_numpy(photo.astype(np.float32) / 255).permute(2, 0, 1)[None]
     with torch.no_grad():
-        code = up.code if up.predictor is None else up.basis.to_code(up.predictor(lr))
+        code = up.codes.kernel if up.codes.predictor is None else up.basis.to_code(up.codes.predictor(lr))
         return up.renderer(lr, code)
 
 

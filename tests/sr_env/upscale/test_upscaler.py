@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sr_env import Upscaler
 from sr_env.degradation import bicubic_resize, isotropic_kernels, load_basis
 from sr_env.models.predictor import KernelPredictor
-from sr_env.upscale import upscaler
+from sr_env.upscale import codes, upscaler
 from sr_env.upscale.upscaler import equivalent_widths
 from sr_env.utils.checks import UsageError
 
@@ -23,7 +23,7 @@ def rendered(up: Upscaler, photo: np.ndarray) -> Tensor:
     """One forward pass of the networks themselves, float [1, 3, H, W], not clamped."""
     lr = torch.from_numpy(photo.astype(np.float32) / 255).permute(2, 0, 1)[None]
     with torch.no_grad():
-        code = up.code if up.predictor is None else up.basis.to_code(up.predictor(lr))
+        code = up.codes.kernel if up.codes.predictor is None else up.basis.to_code(up.codes.predictor(lr))
         return up.renderer(lr, code)
 
 
@@ -43,12 +43,12 @@ def test_regions_blend(make: Any, random_photos: list[np.ndarray], monkeypatch: 
     assert len(np.unique(result.codes, axis=0)) == result.tiles
     # Where every region says the same, regions are tiles and leave no trace.
     code = up.basis.encode(isotropic_kernels(torch.tensor([1.5])))
-    monkeypatch.setattr(up, "_predict", lambda lr: code.expand(len(lr), -1))
+    monkeypatch.setattr(up.codes, "of_tiles", lambda lr: code.expand(len(lr), -1))
     assert levels(up.upscale(photo).pixels, make(kernel_width=1.5).upscale(photo).pixels) <= 1
     # Two regions that differ pass into each other over the ramp: in the middle lies the mean of both.
     wide = photo[:64, :260]
     codes = up.basis.encode(isotropic_kernels(torch.tensor([0.3, 3.5])))
-    monkeypatch.setattr(up, "_predict", lambda lr: codes)
+    monkeypatch.setattr(up.codes, "of_tiles", lambda lr: codes)
     mixed = up.upscale(wide).pixels.astype(int)
     left, right = (make(kernel_width=w).upscale(wide).pixels.astype(int) for w in (0.3, 3.5))
     assert levels(left, right) > 8
@@ -94,7 +94,7 @@ def test_large_pictures_are_seen_as_a_mosaic(make: Any, photo: np.ndarray, monke
         KernelPredictor, "features", lambda self, lr: seen.append(tuple(lr.shape)) or features(self, lr)
     )
     whole = make().upscale(photo)
-    monkeypatch.setattr(upscaler, "_WHOLE", (3 * 64) ** 2)
+    monkeypatch.setattr(codes, "_WHOLE", (3 * 64) ** 2)
     large = np.tile(photo, (2, 2, 1))
     mosaic = make().upscale(large)
     assert seen == [(1, 3, 96, 130), (9, 3, 64, 64)]
