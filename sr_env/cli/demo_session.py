@@ -221,8 +221,9 @@ class Studio:
         if not WIDTHS[0] <= width <= WIDTHS[1]:
             raise UsageError(f"kernel width {width}: give {WIDTHS[0]} to {WIDTHS[1]} pixels of the result")
         basis = self.upscaler(view.model).basis
-        kernel = isotropic_kernels(torch.tensor([float(width)], device=basis.mean.device))
-        return replace(view, base=basis.encode(kernel)[0].cpu().numpy())
+        kernel = isotropic_kernels(torch.tensor([float(width)], device=basis.mean.device), basis.kernel_size)
+        coefficients = basis.encode(kernel)[0, : basis.coefficients].cpu().numpy()
+        return replace(view, base=np.concatenate((coefficients, view.predicted[basis.coefficients :])))
 
     def with_texture(self, view: View, texture: float) -> View:
         """Move between the faithful and the textured renderer.

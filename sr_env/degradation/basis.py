@@ -82,8 +82,10 @@ class KernelBasis(nn.Module):
     def encode(self, kernels: Tensor, levels: Tensor | None = None) -> Tensor:
         """Kernels [B, K, K], and of longer codes their levels -> codes [B, L], in full precision under autocast too.
 
-        Levels that are None are zeros.
+        Smaller kernels of an odd side are padded with zeros. Levels that are None are zeros.
         """
+        margin = max(0, (self.kernel_size - kernels.shape[-1]) // 2)
+        kernels = F.pad(kernels, (margin,) * 4)
         with torch.autocast(kernels.device.type, enabled=False):
             code = (kernels.flatten(1) - self.mean) @ self.components.T / self.scale
         if not self.levels:

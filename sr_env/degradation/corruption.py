@@ -79,6 +79,13 @@ class Corruption:
             (BLOCK * u[:, 9:]).long(),
         )
 
+    @classmethod
+    def nothing(cls, seed: Tensor) -> Corruption:
+        """Bicubic reduction alone; blocks, if a quality is put in, begin where the seeds [B] say."""
+        zeros, no = torch.zeros_like(seed, dtype=torch.float32), torch.zeros_like(seed, dtype=torch.bool)
+        phase = (BLOCK * hashed_uniforms(seed, 2)).long()
+        return cls(hashed(seed, 2), torch.zeros_like(seed), zeros, zeros, zeros, no, zeros, phase)
+
     @property
     def levels(self) -> Tensor:
         """What a longer code says of it, [B, 3], in the order of ``LEVELS``: 0 for none."""

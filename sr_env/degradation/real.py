@@ -66,11 +66,14 @@ class Real(KernelFamily):
         narrow = torch.where(anisotropic, wide * (_FLATTEST + (1 - _FLATTEST) * u[:, 3]), wide).clamp_min(low)
         widths = torch.stack((wide, torch.where(motion, _ACROSS, narrow)), dim=1).float()
         angles = torch.where(anisotropic | motion, math.pi * u[:, 2], 0.0).float()
-        built = torch.stack(
-            (self.kernels(widths, angles), _discs(widths[:, 0], self.size), _lines(widths, angles, self.size))
-        )
-        chosen = built[(shape - 1).clamp_min(0), torch.arange(len(shape), device=seed.device)]
-        return Kernels(chosen, widths, angles, None, Corruption.draw(hashed(seed, 4)))
+        return self.shaped(shape, widths, angles, Corruption.draw(hashed(seed, 4)))
+
+    def shaped(self, shape: Tensor, widths: Tensor, angles: Tensor, corruption: Corruption) -> Kernels:
+        """Kernels of given shapes, indices into ``SHAPES``, int64 [B], widths [B, 2] in HR pixels and angles [B]."""
+        gaussians = self.kernels(widths, angles)
+        built = torch.stack((gaussians, _discs(widths[:, 0], self.size), _lines(widths, angles, self.size)))
+        chosen = built[(shape - 1).clamp_min(0), torch.arange(len(shape), device=shape.device)]
+        return Kernels(chosen, widths, angles, None, corruption)
 
     def basis(self, scale: int) -> KernelBasis:
         """The stored one."""

@@ -114,6 +114,7 @@ class HubRenderer(  # type: ignore[call-arg]  # the keywords are the mixin's
         info: Any = self._hub_mixin_info
         built = ", ".join(f"{key} {value}" for key, value in self.network.architecture.items())
         parameters = sum(parameter.numel() for parameter in self.network.parameters())
+        side = self.basis.kernel_size
         lines = [
             f"# {type(self.network).__name__} x{self.network.scale}, a renderer for blind super-resolution",
             "",
@@ -125,7 +126,7 @@ class HubRenderer(  # type: ignore[call-arg]  # the keywords are the mixin's
             "from sr_env.models.hub import HubRenderer",
             "",
             'renderer = HubRenderer.from_pretrained("this/repository")',
-            "code = renderer.basis.encode(kernels)  # [B, 21, 21], each summing to one",
+            f"code = renderer.basis.encode(kernels)  # [B, {side}, {side}], each summing to one",
             "sr = renderer(lr, code)  # [B, 3, h, w] in [0, 1]",
             "```",
             "",

@@ -128,7 +128,7 @@ def crop_reconstructions(
     place = (window(row - top, side, tall, scale)[0], window(column - left, side, wide, scale)[0], side)
     kernels = degradation.build(np.array([width]), device=device)
     lr = degradation(hr, kernels)
-    shown = {m.name: cut(reconstruct(m, lr, kernels.kernels, precision), place) for m in methods}
+    shown = {m.name: cut(reconstruct(m, lr, kernels, precision), place) for m in methods}
     return shown | {"HR": cut(hr, place)}
 
 

@@ -29,12 +29,12 @@ _CROP = 128  # side of the crops in HR pixels
 
 @dataclass(frozen=True)
 class FigureScene:
-    """A row of the figure: an image of a set at one kernel width."""
+    """A row of the figure: an image of a set in one condition."""
 
     set: str
     image: str
     index: int
-    width: float
+    condition: str
 
 
 @dataclass(frozen=True)
@@ -49,40 +49,35 @@ class SceneCrops:
 
 
 def choose_scenes(
-    asked: Sequence[str] | None, sets: Mapping[str, PhotoFolder], widths: Sequence[float]
+    asked: Sequence[str] | None, sets: Mapping[str, PhotoFolder], conditions: Sequence[str]
 ) -> list[FigureScene]:
     """The rows of the figure.
 
     Args:
-        asked: ``SET/IMAGE`` or ``SET/IMAGE:WIDTH``, the width being one that is measured (the middle one unless
-            given); None takes an image of each set.
+        asked: ``SET/IMAGE`` or ``SET/IMAGE:CONDITION``, such as ``Set5/butterfly:1.3``, the condition being one that is
+            measured (the middle one unless given); None takes an image of each set.
         sets: The sets that are measured.
-        widths: The widths that are measured.
+        conditions: Those that are measured.
 
     Raises:
-        UsageError: No such set, image or width among those that are measured.
+        UsageError: No such set, image or condition among those that are measured.
     """
-    middle = sorted(widths)[len(widths) // 2]
+    middle = conditions[len(conditions) // 2]
     names = {name: [Path(image).with_suffix("").as_posix() for image in photos.names] for name, photos in sets.items()}
     if asked is None:
         chosen = {group: image if (image := _SHOWN.get(group)) in names[group] else names[group][0] for group in sets}
         asked = [f"{group}/{image}" for group, image in chosen.items()]
     scenes = []
     for text in asked:
-        place, _, width = text.partition(":")
+        place, _, condition = text.partition(":")
         group, _, image = place.partition("/")
         check_choice(f"set in figure scene {text!r}", group, names)
         if image not in names[group]:
             image = Path(image).with_suffix("").as_posix()
         if image not in names[group]:
             raise UsageError(f"figure scene {text!r}: {group} has no image {image!r} among those that are measured")
-        try:
-            at = float(width) if width else middle
-        except ValueError:
-            raise UsageError(
-                f"figure scene {text!r}: {width!r} is no width, write such as {place}:{middle:g}"
-            ) from None
-        check_choice(f"kernel width in figure scene {text!r}", at, widths)
+        at = condition or middle
+        check_choice(f"condition in figure scene {text!r}", at, conditions)
         scenes.append(FigureScene(group, image, names[group].index(image), at))
     return scenes
 
@@ -120,7 +115,7 @@ def draw_figure(path: Path, crops: Sequence[SceneCrops], columns: Mapping[str, M
     axes = figure.subplots(len(crops), count, squeeze=False)
     for row, crop in zip(axes, crops, strict=True):
         pictures = [
-            (f"LR\n{crop.scene.set}/{crop.scene.image}\nkernel width {crop.scene.width:g}", crop.lr),
+            (f"LR\n{crop.scene.set}/{crop.scene.image}\n{crop.scene.condition}", crop.lr),
             *((_caption(name, crop, columns), crop.sr[name]) for name in shown),
             ("HR\n", crop.hr),
         ]

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from blindsr_agents.peers import load_dan, load_realesrgan, load_srmdnf, load_usrgan
-from sr_env.degradation import Degradation, bicubic_resize, quantize
+from sr_env.degradation import Degradation, Kernels, bicubic_resize, family_of, quantize
 from sr_env.models import AMNet
 from sr_env.models.checkpoint import (
     Checkpoint,
     available_checkpoints,
+    default_predictor,
     load_predictor,
     load_renderer,
     read_card,
@@ -37,34 +38,35 @@ class ReconstructionMethod:
 
     Attributes:
         name: Name of the row.
-        reconstruct: (LR [B, 3, h, w], true kernels [B, K, K]) -> SR [B, 3, s*h, s*w], not rounded.
+        reconstruct: (LR [B, 3, h, w], what happened to them) -> SR [B, 3, s*h, s*w], not rounded.
         networks: Everything whose parameters it needs.
     """
 
     name: str
-    reconstruct: Callable[[Tensor, Tensor], Tensor]
+    reconstruct: Callable[[Tensor, Kernels], Tensor]
     networks: tuple[nn.Module, ...] = ()
 
 
 @torch.inference_mode()
 def reconstruct(
-    method: ReconstructionMethod, lr: Tensor, kernels: Tensor, precision: Precision = "fp32", at_once: int = 4
+    method: ReconstructionMethod, lr: Tensor, kernels: Kernels, precision: Precision = "fp32", at_once: int = 4
 ) -> Tensor:
     """Reconstruct many pictures, a few at once, which bounds the memory.
 
     Args:
         method: By which.
         lr: LR pictures [B, 3, h, w].
-        kernels: Their true kernels [B, K, K].
+        kernels: Their true kernels.
         precision: Of the networks.
         at_once: Pictures at once.
 
     Returns:
         SR [B, 3, s*h, s*w], rounded to 8 bit.
     """
+    parts = [slice(start, start + at_once) for start in range(0, len(lr), at_once)]
     with autocast(precision, lr.device):
-        parts = [method.reconstruct(*part) for part in zip(lr.split(at_once), kernels.split(at_once), strict=True)]
-    return quantize(torch.cat(parts).float())
+        rendered = [method.reconstruct(lr[part], kernels.map(lambda x, part=part: x[part])) for part in parts]
+    return quantize(torch.cat(rendered).float())
 
 
 def reconstructions(
@@ -90,7 +92,7 @@ def reconstructions(
         kernels = degradation.build(np.full(len(hr), width), device=hr.device)
         lr = degradation(hr, kernels)
         for method in methods:
-            yield method.name, width, reconstruct(method, lr, kernels.kernels, precision)
+            yield method.name, width, reconstruct(method, lr, kernels, precision)
 
 
 def create_methods(
@@ -102,18 +104,22 @@ def create_methods(
     dan: Path | None = None,
     usrgan: Path | None = None,
     device: torch.device | str = "cpu",
+    family: str = "isotropic",
 ) -> tuple[list[ReconstructionMethod], list[str]]:
     """The rows: bicubic, the renderers and the peers; and a line for each peer that cannot be had.
 
     Args:
         scale: Magnification.
         renderers: Names or paths; None takes all that are released for the scale.
-        predictor: Name or path; None takes ``predictor_x{scale}``, and no predicted kernel where there is none.
+        predictor: Name or path; None takes for each renderer the released one of its kernels, and no predicted kernel
+            where there is none. Peers get those of ``predictor_x{scale}``.
         peers: Out of ``PEERS``; None takes those at hand. One for which a checkpoint is given is always taken.
         peers_dir: Folder with the weights of SRMDNF and Real-ESRGAN.
         dan: Checkpoint of DAN.
         usrgan: Checkpoint of USRGAN.
         device: Where the networks go.
+        family: Kernel family of what is to be reconstructed; renderers of another one have no row with the true kernel,
+            but for isotropic kernels, which all can write.
 
     Raises:
         MissingFileError: A checkpoint or folder does not exist.
@@ -133,21 +139,27 @@ def create_methods(
         renderers = [name for name in available_checkpoints("renderer") if read_card(name)["scale"] == scale]
         if not renderers:
             skipped.append(f"renderers: none is released for scale {scale}, name one with --renderers")
-    estimator = None
-    if predictor is None and (default := f"predictor_x{scale}") not in available_checkpoints("predictor"):
-        skipped.append(f"predicted kernels: no {default} is released, name one with --predictor")
-    else:
-        predictor = predictor or f"predictor_x{scale}"
-        estimator = load_predictor(predictor, scale=scale, device=device)
+    estimators: dict[str, Checkpoint[KernelPredictor] | None] = {}
+
+    def estimator_of(name: str) -> Checkpoint[KernelPredictor] | None:
+        if name not in estimators:
+            there = predictor is not None or name in available_checkpoints("predictor")
+            estimators[name] = load_predictor(name, scale=scale, device=device) if there else None
+            if not there:
+                skipped.append(f"predicted kernels: no {name} is released, name one with --predictor")
+        return estimators[name]
 
     methods = [ReconstructionMethod("bicubic", partial(_bicubic, scale))]
     stems = [Path(name).stem for name in renderers]
     for name, stem in zip(renderers, stems, strict=True):
         renderer = load_renderer(name, scale=scale, device=device)
         label = stem if stems.count(stem) == 1 else public_path(name)
-        methods.append(ReconstructionMethod(f"{label}, {TRUE}", partial(_render_true, renderer), (renderer.network,)))
-        if estimator is not None and predictor is not None:
-            load_predictor(predictor, scale=scale, basis=renderer.basis)  # refuses codes of another basis
+        if family in ("isotropic", family_of(renderer.basis, scale)):
+            given = partial(_render_true, renderer)
+            methods.append(ReconstructionMethod(f"{label}, {TRUE}", given, (renderer.network,)))
+        estimator = estimator_of(predictor or default_predictor(renderer))
+        if estimator is not None:
+            load_predictor(estimator.path, scale=scale, basis=renderer.basis)  # refuses codes of another basis
             warn_of_other_renderer(estimator, renderer)
             methods.append(
                 ReconstructionMethod(
@@ -157,13 +169,15 @@ def create_methods(
                 )
             )
 
-    given = {"dan": dan, "usrgan": usrgan}
+    authors = {"dan": dan, "usrgan": usrgan}
+    estimator = estimator_of(predictor or f"predictor_x{scale}")
     for peer in PEERS:
         asked = peer in peers if peers is not None else None
-        if asked is False and given.get(peer) is None:
+        if asked is False and authors.get(peer) is None:
             continue
         try:
-            methods += _peer_methods(peer, scale, peers_dir, given.get(peer), estimator, device)
+            rows = _peer_methods(peer, scale, peers_dir, authors.get(peer), estimator, device)
+            methods += [row for row in rows if family == "isotropic" or TRUE not in row.name]
         except WeightsUnavailable as error:
             if asked:
                 raise
@@ -174,27 +188,32 @@ def create_methods(
     return methods, skipped
 
 
-def _bicubic(scale: int, lr: Tensor, kernels: Tensor) -> Tensor:
+def _bicubic(scale: int, lr: Tensor, kernels: Kernels) -> Tensor:
     return bicubic_resize(lr, (lr.shape[-2] * scale, lr.shape[-1] * scale))
 
 
-def _render_true(renderer: Checkpoint[AMNet], lr: Tensor, kernels: Tensor) -> Tensor:
-    return renderer.network(lr, renderer.basis.encode(kernels))
+def _render_true(renderer: Checkpoint[AMNet], lr: Tensor, kernels: Kernels) -> Tensor:
+    return renderer.network(lr, renderer.basis.code_of(kernels))
 
 
 def _render_predicted(
-    renderer: Checkpoint[AMNet], estimator: Checkpoint[KernelPredictor], lr: Tensor, kernels: Tensor
+    renderer: Checkpoint[AMNet], estimator: Checkpoint[KernelPredictor], lr: Tensor, kernels: Kernels
 ) -> Tensor:
     return renderer.network(lr, estimator.basis.to_code(estimator.network(lr)))
 
 
-def _blind(network: nn.Module, lr: Tensor, kernels: Tensor) -> Tensor:
+def _blind(network: nn.Module, lr: Tensor, kernels: Kernels) -> Tensor:
     """A peer that is not given the kernel."""
     return network(lr)
 
 
+def _given_kernels(network: nn.Module, lr: Tensor, kernels: Kernels) -> Tensor:
+    """A peer that takes a kernel."""
+    return network(lr, kernels.kernels)
+
+
 def _predicted_kernels(
-    estimator: Checkpoint[KernelPredictor], network: nn.Module, lr: Tensor, kernels: Tensor
+    estimator: Checkpoint[KernelPredictor], network: nn.Module, lr: Tensor, kernels: Kernels
 ) -> Tensor:
     """A peer that takes a kernel, given the one that our predictor's code stands for."""
     return network(lr, estimator.basis.decode(estimator.basis.to_code(estimator.network(lr))))
@@ -223,7 +242,7 @@ def _peer_methods(
         return [ReconstructionMethod("DAN", partial(_blind, network), (network,))]
     else:
         name, network = "USRGAN", load_usrgan(checkpoint, scale).to(device)
-    rows = [ReconstructionMethod(f"{name}, {TRUE}", network, (network,))]
+    rows = [ReconstructionMethod(f"{name}, {TRUE}", partial(_given_kernels, network), (network,))]
     if estimator is not None:
         predicted = partial(_predicted_kernels, estimator, network)
         rows.append(ReconstructionMethod(f"{name}, {PREDICTED}", predicted, (network, estimator.network)))

@@ -1,6 +1,6 @@
-"""Measure methods on benchmark sets: quality at each kernel width, parameters, multiplications and seconds.
+"""Measure methods on benchmark sets: quality in each condition, parameters, multiplications and seconds.
 
-Every HR image is blurred with each width, reduced, rounded to 8 bit, reconstructed whole, rounded and compared with HR.
+Every HR image is degraded in each condition, rounded to 8 bit, reconstructed whole, rounded and compared with HR.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from blindsr_agents.evaluation.conditions import Condition
 from blindsr_agents.evaluation.figures import PER_WIDTH, FigureScene, SceneCrops, cut, detailed_crop, draw_figure
 from blindsr_agents.evaluation.methods import PREDICTED, TRUE, ReconstructionMethod
 from blindsr_agents.evaluation.tables import (
@@ -26,12 +27,11 @@ from blindsr_agents.evaluation.tables import (
     about_line,
     console_table,
     heading,
-    join_widths,
     markdown_table,
     progress_bar,
     write_results,
 )
-from sr_env.degradation import KERNEL_SIZE, REPORTED_WIDTHS, Degradation, quantize
+from sr_env.degradation import KERNEL_SIZE, REPORTED_WIDTHS, Degradation, Kernels, quantize
 from sr_env.metrics import Metric, MetricInfo
 from sr_env.models.amnet import parameter_count
 from sr_env.photos import PhotoFolder
@@ -54,7 +54,7 @@ class Conditions:
         methods: The rows.
         metrics: The columns, by name.
         degradation: How HR becomes LR.
-        widths: Kernel widths in HR pixels.
+        conditions: What happens to the images, each in a column of its own.
         device: Where everything runs.
         precision: Precision of the networks.
     """
@@ -62,7 +62,7 @@ class Conditions:
     methods: Sequence[ReconstructionMethod]
     metrics: Mapping[str, Metric]
     degradation: Degradation
-    widths: Sequence[float]
+    conditions: Sequence[Condition]
     device: torch.device
     precision: Precision
 
@@ -80,15 +80,15 @@ class MethodRow:
     """What a method reached on a set.
 
     Attributes:
-        values: Metric -> kernel width -> mean over the images; None where no image could be measured.
-        seconds_per_megapixel: Reconstruction alone, per 10^6 pixels of output, over all images and widths.
+        values: Metric -> condition (a kernel width) -> mean over the images; None where none could be measured.
+        seconds_per_megapixel: Reconstruction alone, per 10^6 pixels of output, over all images and conditions.
     """
 
     values: dict[str, dict[str, float | None]]
     seconds_per_megapixel: float
 
     def mean(self, metric: str) -> float | None:
-        """Mean over the kernel widths."""
+        """Mean over the conditions."""
         each = [value for value in self.values[metric].values() if value is not None]
         return float(np.mean(each)) if len(each) == len(self.values[metric]) else None
 
@@ -128,8 +128,9 @@ def measure_cost(method: ReconstructionMethod, scale: int, device: torch.device)
     """
     side = 1000 // scale
     with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter, torch.no_grad():
-        lr, kernel = torch.rand(1, 3, side, side, device=device), torch.rand(1, KERNEL_SIZE, KERNEL_SIZE, device=device)
-        method.reconstruct(lr, kernel)
+        lr, nothing = torch.rand(1, 3, side, side, device=device), torch.zeros(1, 2, device=device)
+        kernel = torch.rand(1, KERNEL_SIZE, KERNEL_SIZE, device=device)
+        method.reconstruct(lr, Kernels(kernel, nothing, nothing[:, 0], None))
     macs = counter.get_total_flops() / 2 / ((side * scale) ** 2 / 1e6)
     return Cost(sum(parameter_count(network) for network in method.networks), macs)
 
@@ -138,7 +139,7 @@ def measure_cost(method: ReconstructionMethod, scale: int, device: torch.device)
 def measure_set(
     conditions: Conditions, name: str, photos: PhotoFolder, scenes: Iterable[FigureScene], console: Console
 ) -> tuple[SetResults, list[SceneCrops]]:
-    """Run every method over a set, at every width.
+    """Run every method over a set, in every condition.
 
     Args:
         conditions: What it is measured with.
@@ -150,19 +151,19 @@ def measure_set(
     Returns:
         The results, and the crops for the figure.
     """
-    methods, metrics, widths = conditions.methods, conditions.metrics, conditions.widths
+    methods, metrics, columns = conditions.methods, conditions.metrics, conditions.conditions
     degradation, device, scale = conditions.degradation, conditions.device, conditions.degradation.scale
-    values: dict[tuple[str, str, float], list[float]] = {}
+    values: dict[tuple[str, str, str], list[float]] = {}
     seconds = dict.fromkeys((method.name for method in methods), 0.0)
     left_out = dict.fromkeys(metrics, 0)
     crops: list[SceneCrops] = []
-    shown = {(scene.index, scene.width): scene for scene in scenes if scene.set == name}
+    shown = {(scene.index, scene.condition): scene for scene in scenes if scene.set == name}
     pixels = 0
     for method in methods:  # the first call builds plans and allocates, which is not the method's doing
         lr, kernels = torch.rand(1, 3, 16, 16, device=device), degradation.build(np.ones(1), device=device)
-        _timed(method, lr, kernels.kernels, conditions.precision)
+        _timed(method, lr, kernels, conditions.precision)
     with progress_bar(console) as progress:
-        task = progress.add_task(name, total=len(photos) * len(widths) * len(methods))
+        task = progress.add_task(name, total=len(photos) * len(columns) * len(methods))
         for index, image in enumerate(photos):
             height, breadth = (side // scale * scale for side in image.shape[:2])
             hr = to_images(image[None, :height, :breadth].copy(), device)
@@ -171,31 +172,31 @@ def measure_set(
                 left_out[metric] += 1
             reference = {n: m.prepare(hr) for n, m in fitting.items() if m.needs_reference}
             window = detailed_crop(hr, scale)
-            for width in widths:
-                kernels = degradation.build(np.array([width]), device=device)
+            for condition in columns:
+                kernels = condition.kernels(np.array([index]), device)
                 lr = degradation(hr, kernels)
                 pixels += height * breadth
-                scene = shown.get((index, width))
+                scene = shown.get((index, condition.name))
                 if scene is not None:
                     crops.append(SceneCrops(scene, cut(lr, window, scale), cut(hr, window)))
                 for method in methods:
-                    sr, taken = _timed(method, lr, kernels.kernels, conditions.precision)
+                    sr, taken = _timed(method, lr, kernels, conditions.precision)
                     seconds[method.name] += taken
                     measured = {n: float(m(sr, reference.get(n))) for n, m in fitting.items()}
                     for metric, value in measured.items():
-                        values.setdefault((method.name, metric, width), []).append(value)
+                        values.setdefault((method.name, metric, condition.name), []).append(value)
                     if scene is not None:
                         crops[-1].sr[method.name] = cut(sr, window)
                         crops[-1].values[method.name] = measured
                     progress.advance(task)
 
-    def mean(method: str, metric: str, width: float) -> float | None:
-        found = values.get((method, metric, width))
+    def mean(method: str, metric: str, condition: str) -> float | None:
+        found = values.get((method, metric, condition))
         return float(np.mean(found)) if found else None
 
     rows = {
         method.name: MethodRow(
-            {metric: {str(width): mean(method.name, metric, width) for width in widths} for metric in metrics},
+            {metric: {each.name: mean(method.name, metric, each.name) for each in columns} for metric in metrics},
             seconds[method.name] / (pixels / 1e6),
         )
         for method in methods
@@ -203,7 +204,7 @@ def measure_set(
     return SetResults(len(photos), {metric: count for metric, count in left_out.items() if count}, rows), crops
 
 
-def _timed(method: ReconstructionMethod, lr: Tensor, kernels: Tensor, precision: Precision) -> tuple[Tensor, float]:
+def _timed(method: ReconstructionMethod, lr: Tensor, kernels: Kernels, precision: Precision) -> tuple[Tensor, float]:
     """SR rounded to 8 bit, and the seconds of the reconstruction."""
     begun = _clock(lr.device)
     with autocast(precision, lr.device):
@@ -219,7 +220,7 @@ def _clock(device: torch.device) -> float:
 
 
 def mean_cells(results: Results, name: str) -> Cells:
-    """Header and rows of a set's first table: means over the widths, and costs."""
+    """Header and rows of a set's first table: means over the conditions, and costs."""
     columns = results.columns
     headings = [heading(column) for column in columns.values()]
     header = ["method", "kernel", *headings, "parameters", "GMACs/MP", "s/MP"]
@@ -242,14 +243,14 @@ def mean_cells(results: Results, name: str) -> Cells:
     return [header, *rows]
 
 
-def width_cells(results: Results, name: str) -> Cells:
-    """Header and rows of a set's second table: PSNR and LPIPS at every width."""
+def condition_cells(results: Results, name: str) -> Cells:
+    """Header and rows of a set's second table: PSNR and LPIPS in every condition."""
     columns = {metric: results.columns[metric] for metric in PER_WIDTH if metric in results.columns}
-    widths = results.about["widths"]
+    conditions = results.about["conditions"]
     header = [
         "method",
         "kernel",
-        *(f"{heading(column)}, {width:g}" for column in columns.values() for width in widths),
+        *(f"{heading(column)}, {condition}" for column in columns.values() for condition in conditions),
     ]
     return [
         header,
@@ -266,7 +267,8 @@ def width_cells(results: Results, name: str) -> Cells:
 def published(results: Results, name: str) -> dict[str, dict[str, float]]:
     """The supplement's rows of a set, where the setting is the supplement's."""
     about = results.about
-    if about["scale"] != 4 or tuple(about["widths"]) != REPORTED_WIDTHS[4] or about["settings"]["limit"] is not None:
+    usual = [f"{width:g}" for width in REPORTED_WIDTHS[4]]
+    if about["scale"] != 4 or about["conditions"] != usual or about["settings"]["limit"] is not None:
         return {}
     rows = PUBLISHED.get(name, {})
     return {f"{method} (published)": {"psnr": psnr, "lpips": lpips} for method, (psnr, lpips) in rows.items()}
@@ -274,11 +276,11 @@ def published(results: Results, name: str) -> dict[str, dict[str, float]]:
 
 def make_tables(results: Results, name: str) -> list[Table]:
     """A set's two tables for the console."""
-    widths = join_widths(results.about["widths"])
+    what = "kernel width" if results.about["settings"]["degradation"] == "blur" else "condition"
     tables = []
     for title, (header, *rows) in (
-        (f"{name}: mean of kernel widths {widths}", mean_cells(results, name)),
-        (f"{name}: each kernel width", width_cells(results, name)),
+        (f"{name}: mean of {what}s {', '.join(results.about['conditions'])}", mean_cells(results, name)),
+        (f"{name}: each {what}", condition_cells(results, name)),
     ):
         if len(header) == 2:
             continue
@@ -289,22 +291,35 @@ def make_tables(results: Results, name: str) -> list[Table]:
 def to_markdown(results: Results) -> str:
     """All results as Markdown."""
     about = results.about
-    widths = join_widths(about["widths"])
+    conditions = ", ".join(about["conditions"])
+    if about["settings"]["degradation"] == "blur":
+        made = f"21x21 isotropic Gaussian kernels of widths {conditions} HR pixels, bicubic reduction, 8-bit LR images."
+    else:
+        made = (
+            f"Conditions: {conditions}. Widths are in LR pixels, noise is a standard deviation of 255 levels; what is "
+            "not said does not happen, but for a blur of 0.325 LR pixels beside noise, JPEG and sharpening. In the "
+            "condition drawn, kernel, reduction, sharpening, noise and compression are drawn once for each image."
+        )
     lines = [
         f"# Benchmark, x{about['scale']}",
         "",
         about_line(about),
         "",
-        f"21x21 isotropic Gaussian kernels of widths {widths} HR pixels, bicubic reduction, 8-bit LR images. PSNR and "
-        f"SSIM on Y without a border of {about['scale']} pixels, the other metrics on the whole image. Parameters of a "
-        "method with predicted kernel include the predictor's. GMACs/MP: 10^9 multiplications of convolutions and "
-        "matrix products per 10^6 pixels of output. s/MP: seconds of the reconstruction alone, per 10^6 pixels of "
-        "output. Published rows are the supplement's Table 1; they were not measured here.",
+        f"{made} PSNR and SSIM on Y without a border of {about['scale']} pixels, the other metrics on the whole image. "
+        "Parameters of a method with predicted kernel include the predictor's. GMACs/MP: 10^9 multiplications of "
+        "convolutions and matrix products per 10^6 pixels of output. s/MP: seconds of the reconstruction alone, per "
+        "10^6 pixels of output. Published rows are the supplement's Table 1; they were not measured here.",
         "",
         *([f"Not at hand and left out: {', '.join(results.skipped)}."] if results.skipped else []),
     ]
     for name, measured in results.sets.items():
-        lines += ["", f"## {name} ({measured.images} images)", "", f"Mean of the {len(about['widths'])} widths:", ""]
+        lines += [
+            "",
+            f"## {name} ({measured.images} images)",
+            "",
+            f"Mean of the {len(about['conditions'])} columns below:",
+            "",
+        ]
         lines += markdown_table(mean_cells(results, name))
         for metric, count in measured.left_out.items():
             rest = measured.images - count
@@ -312,9 +327,9 @@ def to_markdown(results: Results) -> str:
                 "",
                 f"{results.columns[metric].title} is the mean of {rest} images: {count} are too small for it.",
             ]
-        cells = width_cells(results, name)
+        cells = condition_cells(results, name)
         if len(cells[0]) > 2:
-            lines += ["", "Each width:", "", *markdown_table(cells)]
+            lines += ["", "Each of them:", "", *markdown_table(cells)]
     return "\n".join(lines) + "\n"
 
 

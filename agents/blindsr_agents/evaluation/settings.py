@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 
+from blindsr_agents.evaluation.conditions import blur_conditions
 from sr_env.degradation import REPORTED_WIDTHS, Degradation
-from sr_env.utils.checks import UsageError
 from sr_env.utils.devices import Precision, resolve_device, uses_bf16
 from sr_env.utils.provenance import command_line, commit, hardware, public_path
 
@@ -47,9 +46,7 @@ class RenderingSettings:
         uses_bf16(self.precision, device)
         degradation = Degradation(self.scale)
         widths = REPORTED_WIDTHS[self.scale] if self.widths is None else self.widths
-        degradation.build(np.array(widths))
-        if not widths or len(set(widths)) < len(widths):
-            raise UsageError(f"kernel widths {widths} must be at least one, each given once")
+        blur_conditions(degradation, widths)
         return device, degradation, widths
 
     def about(self, device: torch.device, widths: Sequence[float]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from blindsr_agents.evaluation import reconstructions as benchmark
+from blindsr_agents.evaluation.conditions import blur_conditions
 from blindsr_agents.evaluation.figures import choose_scenes
 from blindsr_agents.evaluation.methods import create_methods
 from blindsr_agents.evaluation.reconstructions import make_tables, published, to_markdown
@@ -60,8 +61,8 @@ def test_values_by_hand(settings: Settings, console: Console, random_photos: lis
                 psnr[name].append(float(-10 * error.square().mean().log10()))
                 distance[name].append(float(lpips(quantize(sr), hr)))  # of the whole image
         for name, row in rows.items():
-            assert row.values["psnr"][str(width)] == pytest.approx(np.mean(psnr[name]), abs=0.02), (name, width)
-            assert row.values["lpips"][str(width)] == pytest.approx(np.mean(distance[name]), abs=2e-3), (name, width)
+            assert row.values["psnr"][f"{width:g}"] == pytest.approx(np.mean(psnr[name]), abs=0.02), (name, width)
+            assert row.values["lpips"][f"{width:g}"] == pytest.approx(np.mean(distance[name]), abs=2e-3), (name, width)
             assert row.seconds_per_megapixel > 0
     true, predicted = rows["tiny_renderer, true kernel"], rows["tiny_renderer, predicted kernel"]
     assert true.values != predicted.values
@@ -119,8 +120,8 @@ def test_what_is_wrong_shows_before_any_work(
         ({"dan": tmp_path / "dan.pth"}, FileNotFoundError, "no checkpoint"),
         ({"figure_scenes": ("Set14/baboon",)}, ValueError, "unknown set in figure scene 'Set14/baboon' 'Set14'"),
         ({"figure_scenes": ("Set5/baby",)}, ValueError, "Set5 has no image 'baby'"),
-        ({"figure_scenes": ("Set5/0:3",)}, ValueError, "unknown kernel width in figure scene 'Set5/0:3' 3.0"),
-        ({"figure_scenes": ("Set5/0:wide",)}, ValueError, "'wide' is no width"),
+        ({"figure_scenes": ("Set5/0:3",)}, ValueError, "unknown condition in figure scene 'Set5/0:3' '3'"),
+        ({"figure_scenes": ("Set5/0:wide",)}, ValueError, "unknown condition in figure scene .* 'wide'"),
     ]
     for change, error, message in wrong:
         with pytest.raises(error, match=message):
@@ -132,7 +133,7 @@ def test_what_is_wrong_shows_before_any_work(
 
 def test_main_prints_tables_and_writes_the_report(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     out = settings.bench_dir / "deep" / "report"
-    results = main(replace(settings, metrics=("psnr", "lpips"), figure_scenes=("Own/0.png:2.0", "Set5/1"), out=out))
+    results = main(replace(settings, metrics=("psnr", "lpips"), figure_scenes=("Own/0.png:2", "Set5/1"), out=out))
     assert sorted(path.name for path in out.iterdir()) == ["figure.png", "results.json", "results.md"]
     written = json.loads((out / "results.json").read_text())
     row = results.sets["Own"].rows["bicubic"]
@@ -158,17 +159,19 @@ def test_main_prints_tables_and_writes_the_report(settings: Settings, capsys: py
 def test_figure_shows_the_pixels(settings: Settings, console: Console, random_photos: list[np.ndarray]) -> None:
     sets, _ = open_sets(settings.bench_dir, ("Own",), 4)
     methods, _ = create_methods(4, (), None, peers=())
-    scenes = choose_scenes(None, sets, (0.5, 1.0, 2.0))
-    assert [(scene.image, scene.width) for scene in scenes] == [("0", 1.0)]
+    scenes = choose_scenes(None, sets, ("0.5", "1", "2"))
+    assert [(scene.image, scene.condition) for scene in scenes] == [("0", "1")]
     degradation = Degradation(4)
-    conditions = benchmark.Conditions(methods, {"psnr": create_metric("psnr")}, degradation, (1.0,), CPU, "fp32")
+    conditions = benchmark.Conditions(
+        methods, {"psnr": create_metric("psnr")}, degradation, blur_conditions(degradation, (1.0,)), CPU, "fp32"
+    )
     results, (crops,) = benchmark.measure_set(conditions, "Own", sets["Own"], scenes, console)
     hr = random_photos[2][:124, :128]
     np.testing.assert_array_equal(crops.hr, hr[:124, : crops.hr.shape[1]])
     lr = degradation(torch.from_numpy(hr.copy()).permute(2, 0, 1)[None] / 255, degradation.build(np.ones(1)))
     np.testing.assert_array_equal(crops.lr, (lr[0].permute(1, 2, 0) * 255).round()[:31, :31].byte().numpy())
     assert crops.sr["bicubic"].shape == crops.hr.shape == (124, 124, 3)
-    assert crops.values["bicubic"]["psnr"] == results.rows["bicubic"].values["psnr"]["1.0"]
+    assert crops.values["bicubic"]["psnr"] == results.rows["bicubic"].values["psnr"]["1"]
 
 
 def test_interrupted_run_keeps_the_sets_it_measured(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +194,7 @@ def test_interrupted_run_keeps_the_sets_it_measured(settings: Settings, monkeypa
 def test_published_rows_only_in_the_published_setting(settings: Settings, console: Console) -> None:
     results = measure(replace(settings, sets=("Set5",), metrics=("psnr",)), console)
     assert published(results, "Set5") == {}
-    results.about["widths"] = [0.2, 1.3, 2.6]
+    results.about["conditions"] = ["0.2", "1.3", "2.6"]
     assert list(published(results, "Set5")) == ["AMGAN (published)", "AMGAN* (published)"]
     assert published(results, "Own") == {}
     assert published(replace(results, about=results.about | {"settings": {"limit": 1}}), "Set5") == {}

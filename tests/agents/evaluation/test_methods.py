@@ -63,9 +63,9 @@ def test_peers_take_part(settings: Settings, console: Console, tmp_path: Path, m
     assert [method.name for method in methods[3:]] == ["SRMDNF, true kernel", "SRMDNF, predicted kernel", "DAN"]
     assert skipped == []
     predictor = load_predictor(str(settings.predictor))
-    lr, kernels = torch.rand(1, 3, 12, 12), Degradation(4).build(np.array([1.0])).kernels
+    lr, kernels = torch.rand(1, 3, 12, 12), Degradation(4).build(np.array([1.0]))
     believed = predictor.basis.decode(predictor.basis.to_code(predictor.network(lr)))
-    for method, expected in zip(methods[3:], (srmd(lr, kernels), srmd(lr, believed), dan(lr)), strict=True):
+    for method, expected in zip(methods[3:], (srmd(lr, kernels.kernels), srmd(lr, believed), dan(lr)), strict=True):
         torch.testing.assert_close(method.reconstruct(lr, kernels), expected)
     cost = [measure_cost(method, 4, CPU) for method in methods[3:]]
     assert cost[1].parameters == parameter_count(srmd) + parameter_count(predictor.network)

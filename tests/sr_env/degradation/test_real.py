@@ -22,8 +22,7 @@ UNIFORMS = np.random.default_rng(0).random((4000, 3))
 
 def nothing(count: int = 1) -> Corruption:
     """A corruption that only reduces, bicubically."""
-    zeros, indices = torch.zeros(count), torch.zeros(count, dtype=torch.int64)
-    return Corruption(indices, indices, zeros, zeros, zeros, zeros.bool(), zeros, torch.zeros(count, 2).long())
+    return Corruption.nothing(torch.arange(count))
 
 
 def drawn(count: int = 4000) -> Kernels:
