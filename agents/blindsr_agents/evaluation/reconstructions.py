@@ -38,6 +38,8 @@ from sr_env.photos import PhotoFolder
 from sr_env.utils.devices import Precision, autocast
 from sr_env.utils.images import to_images
 
+#: Up to so many conditions PSNR and LPIPS stand side by side.
+_BESIDE = 4
 #: Mean of the reported widths at x4 in Table 1 of the paper's supplement: set -> method -> PSNR-Y, LPIPS.
 PUBLISHED = {
     "Set5": {"AMGAN": (31.02, 0.0707), "AMGAN*": (29.29, 0.1078)},
@@ -243,25 +245,23 @@ def mean_cells(results: Results, name: str) -> Cells:
     return [header, *rows]
 
 
-def condition_cells(results: Results, name: str) -> Cells:
-    """Header and rows of a set's second table: PSNR and LPIPS in every condition."""
+def condition_cells(results: Results, name: str) -> list[Cells]:
+    """Header and rows of a set's further tables: PSNR and LPIPS in every condition, in one or in a table each."""
     columns = {metric: results.columns[metric] for metric in PER_WIDTH if metric in results.columns}
     conditions = results.about["conditions"]
-    header = [
-        "method",
-        "kernel",
-        *(f"{heading(column)}, {condition}" for column in columns.values() for condition in conditions),
-    ]
-    return [
-        header,
-        *(
+    groups = [columns] if len(conditions) <= _BESIDE else [{metric: column} for metric, column in columns.items()]
+    tables = []
+    for shown in filter(None, groups):
+        rows = [
             [
                 *_split(method),
-                *(column.format(value) for metric, column in columns.items() for value in row.values[metric].values()),
+                *(column.format(value) for metric, column in shown.items() for value in row.values[metric].values()),
             ]
             for method, row in results.sets[name].rows.items()
-        ),
-    ]
+        ]
+        headings = [f"{heading(column)}, {condition}" for column in shown.values() for condition in conditions]
+        tables.append([["method", "kernel", *headings], *rows])
+    return tables
 
 
 def published(results: Results, name: str) -> dict[str, dict[str, float]]:
@@ -277,15 +277,9 @@ def published(results: Results, name: str) -> dict[str, dict[str, float]]:
 def make_tables(results: Results, name: str) -> list[Table]:
     """A set's two tables for the console."""
     what = "kernel width" if results.about["settings"]["degradation"] == "blur" else "condition"
-    tables = []
-    for title, (header, *rows) in (
-        (f"{name}: mean of {what}s {', '.join(results.about['conditions'])}", mean_cells(results, name)),
-        (f"{name}: each {what}", condition_cells(results, name)),
-    ):
-        if len(header) == 2:
-            continue
-        tables.append(console_table(title, [header, *rows]))
-    return tables
+    title = f"{name}: mean of {what}s {', '.join(results.about['conditions'])}"
+    tables = [console_table(title, mean_cells(results, name))]
+    return tables + [console_table(f"{name}: each {what}", cells) for cells in condition_cells(results, name)]
 
 
 def to_markdown(results: Results) -> str:
@@ -327,8 +321,7 @@ def to_markdown(results: Results) -> str:
                 "",
                 f"{results.columns[metric].title} is the mean of {rest} images: {count} are too small for it.",
             ]
-        cells = condition_cells(results, name)
-        if len(cells[0]) > 2:
+        for cells in condition_cells(results, name):
             lines += ["", "Each of them:", "", *markdown_table(cells)]
     return "\n".join(lines) + "\n"
 
