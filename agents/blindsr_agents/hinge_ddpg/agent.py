@@ -4,9 +4,11 @@ Algorithm 1 of "Learning the Non-differentiable Optimization for Blind Super-Res
 on Stable-Baselines3's DDPG: act with mu(LR) plus noise, keep (LR, action, reward), fit the critic to the reward, climb
 the critic with the actor. What is added to the printed algorithm keeps the actor from exploiting the critic's errors:
 
-* it acts with mu plus noise from the first step on, never uniformly at random, and the critics are trained alone first;
+* it acts with mu plus noise from the first step on, never uniformly at random; the first rewards say by which offset
+  mu is best moved in all scenes alike (:mod:`blindsr_agents.hinge_ddpg.constant`), and the critics are trained alone
+  before the actor learns what depends on the scene;
 * noise changes the picture alike in every direction of the action space (:mod:`blindsr_agents.exploration`), and
-  the anchor to the pretrained code is in its units; where several actions are scored on one scene
+  the anchor to where the actor began is in its units; where several actions are scored on one scene
   (``actions_per_scene`` of the vector environment) they lie in opposite pairs;
 * a critic says how much better an action is than the pretrained one, which is zero there by construction, and is
   fitted to the differences between the actions on one scene as well
@@ -35,7 +37,8 @@ from torch import Tensor, nn
 
 from blindsr_agents.exploration import measured_noise_shape, opposite_pairs
 from blindsr_agents.hinge_ddpg.config import HingeDDPGConfig
-from blindsr_agents.hinge_ddpg.environment import actions_per_scene, check_spaces, fitting_simulator, simulator_of
+from blindsr_agents.hinge_ddpg.constant import ROUNDS, best_offset
+from blindsr_agents.hinge_ddpg.environment import actions_per_scene, check_spaces, fitting_simulator, pretrained_actor
 from blindsr_agents.hinge_ddpg.losses import contrast, critic_loss, squash
 from blindsr_agents.hinge_ddpg.policy import KernelActor, KernelCritic, KernelPolicy
 from blindsr_agents.hinge_ddpg.replay import SceneBatch, SceneBuffer
@@ -48,7 +51,7 @@ from blindsr_agents.training.state import (
     set_torch_generators,
     write_state,
 )
-from sr_env.models import Checkpoint, KernelPredictor, load_predictor, widened
+from sr_env.models import Checkpoint, KernelPredictor
 from sr_env.utils import torchvision_compat as _torchvision  # noqa: F401  # before stable_baselines3, which reaches it
 from sr_env.utils.checks import UsageError
 
@@ -114,7 +117,7 @@ class HingeDDPG(DDPG):
             env,
             learning_rate=self.config.learning_rate,
             buffer_size=self.config.buffer_size,
-            learning_starts=self.config.learning_starts,
+            learning_starts=max(self.config.learning_starts, self.config.constant_steps),
             batch_size=self.config.batch_size,
             tau=self.config.tau,
             gamma=self.config.gamma,
@@ -133,21 +136,8 @@ class HingeDDPG(DDPG):
         self._judged: deque[tuple[float, float]] = deque(maxlen=_JUDGED)
         if _init_setup_model:  # a saved agent brings its own predictor
             check_spaces(self.observation_space, self.action_space)
-            self.policy_kwargs["predictor"] = self._load_predictor(predictor)
+            self.policy_kwargs["predictor"] = pretrained_actor(self.env, predictor, self.device)
             self._setup_model()
-
-    def _load_predictor(
-        self, predictor: str | Path | Checkpoint[KernelPredictor] | None
-    ) -> Checkpoint[KernelPredictor]:
-        """The pretrained actor, by default the environment's own, which gives zeros for controls beside the code."""
-        simulator = simulator_of(self.env)
-        controls = simulator.controls.names
-        if not isinstance(predictor, Checkpoint):
-            name = predictor or simulator.settings.predictor or f"predictor_x{simulator.scale}"
-            predictor = load_predictor(
-                name, scale=simulator.scale, basis=simulator.basis, device=self.device, controls=controls
-            )
-        return widened(predictor, controls)
 
     def _setup_model(self) -> None:
         predictor = self.policy_kwargs["predictor"]
@@ -230,6 +220,24 @@ class HingeDDPG(DDPG):
         noise: np.ndarray = now / self.config.noise * opposite_pairs(self.rng, scenes, times, len(shape)) @ shape
         return noise
 
+    def _store_transition(self, *args: Any, **kwargs: Any) -> None:
+        """Keep what was tried; while offsets are explored around, settle them anew in every round."""
+        super()._store_transition(*args, **kwargs)
+        steps, now = self.config.constant_steps, self.num_timesteps
+        if self._n_updates == 0 and now <= steps and now * ROUNDS // steps > (now - self.n_envs) * ROUNDS // steps:
+            self._settle()
+
+    @torch.no_grad()
+    def _settle(self) -> None:
+        """Begin the actor where the rewards so far say."""
+        self.memory.measure_scales()
+        seen, critic = self.memory.everything(), self.critic
+        moves, values = critic.moved(seen.descriptions, seen.actions), squash(seen.rewards, seen.scales)
+        before = torch.linalg.solve(critic.noise_shape, critic.offset)  # the shape is symmetric
+        critic.offset.copy_(best_offset(moves.flatten(0, 1), values.flatten(), before) @ critic.noise_shape)
+        for actor in (self.actor, self.actor_target):
+            actor.begin(critic.pretrained, critic.offset)
+
     def train(self, gradient_steps: int, batch_size: int = 256) -> None:
         """Algorithm 1's updates: critics to the reward, actor up the critics.
 
@@ -273,7 +281,8 @@ class HingeDDPG(DDPG):
         actions = torch.tanh(logits)
         values = self.critic.score(batch.descriptions, actions)
         value = (values.mean(0) - self.config.pessimism * values.std(0, correction=0)).mean()
-        distance = self.critic.moved(batch.descriptions, actions).square().sum(1).mean()
+        moved = (actions - self.critic.begun(batch.descriptions)) @ self.critic.into_units
+        distance = moved.square().sum(1).mean()
         saturated = F.relu(logits.abs() - self.config.saturation).square().mean()
         self._descend(self.actor.optimizer, moving, self.config.anchor * distance + saturated - value)
         polyak_update(moving, self._moving(self.actor_target), self.tau)

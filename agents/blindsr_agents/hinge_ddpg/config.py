@@ -21,7 +21,11 @@ class HingeDDPGConfig:
         learning_rate: Of the critics.
         actor_learning_rate: Of the actor.
         buffer_size: Scenes in the replay memory (7 kB each at LR 48).
-        learning_starts: Environment steps before the first update; unlike in stock SB3, mu acts during them too.
+        constant_steps: Environment steps, the first ones, whose rewards say by which offset the pretrained action is
+            best moved in all scenes alike. The actor begins there, and there the anchor holds it. 0 begins with the
+            pretrained actor, as Algorithm 1 does.
+        learning_starts: Environment steps before the first update, those for the constant among them; unlike in stock
+            SB3, mu acts during them too.
         batch_size: Scenes per update.
         gradient_steps: Updates per step of all sub-environments.
         gamma: Weight of the hinge in the critic loss; nothing is discounted in one step.
@@ -34,7 +38,7 @@ class HingeDDPGConfig:
         noise_limit: Standard deviation of the noise in action units that no direction exceeds at first, however little
             it changes the picture.
         warmup_updates: Updates of the critics alone before the actor moves.
-        anchor: Weight of the squared distance from the pretrained code, in units of the noise.
+        anchor: Weight of the squared distance from where the actor began, in units of the noise.
         saturation: The actor's value before its tanh beyond which it is penalised.
         clip: Gradient norm above which gradients are scaled down.
         tau: Polyak rate of the averaged actor, which is what is validated and exported.
@@ -51,6 +55,7 @@ class HingeDDPGConfig:
     learning_rate: float = 1e-3
     actor_learning_rate: float = 2e-4
     buffer_size: int = 20_000
+    constant_steps: int = 1280
     learning_starts: int = 512
     batch_size: int = 256
     gradient_steps: int = 16
@@ -77,7 +82,7 @@ class HingeDDPGConfig:
         for name in ("buffer_size", "batch_size", "gradient_steps", "critics"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)} is not positive: give 1 or more")
-        for name in ("learning_starts", "warmup_updates"):
+        for name in ("constant_steps", "learning_starts", "warmup_updates"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} {getattr(self, name)} is negative: give 0 or more")
         if callable(self.actor_learning_rate):

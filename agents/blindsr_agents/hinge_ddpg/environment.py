@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium import spaces
 
 from blindsr_agents.hinge_ddpg.config import Normalisation
-from sr_env.models import Checkpoint, KernelPredictor, card_controls
+from sr_env.models import Checkpoint, KernelPredictor, card_controls, load_predictor, widened
 from sr_env.simulator import Simulator
 from sr_env.utils.checks import UsageError
 
@@ -47,6 +49,27 @@ def simulator_of(env: Any) -> Simulator:
     except AttributeError:
         raise UsageError(f"HingeDDPG learns in BlindSR-v0, not in {env}: give BlindSRVecEnv(...)") from None
     return simulator
+
+
+def pretrained_actor(
+    env: Any, predictor: str | Path | Checkpoint[KernelPredictor] | None, device: torch.device
+) -> Checkpoint[KernelPredictor]:
+    """The pretrained actor, by default the environment's own, which gives zeros for controls beside the code.
+
+    Args:
+        env: A vector environment of SB3's.
+        predictor: Name, path or checkpoint; None takes the environment's.
+        device: Where it computes.
+
+    Raises:
+        UsageError: It does not exist, or is not for the environment's renderer.
+    """
+    simulator = simulator_of(env)
+    controls = simulator.controls.names
+    if not isinstance(predictor, Checkpoint):
+        name = predictor or simulator.settings.predictor or f"predictor_x{simulator.scale}"
+        predictor = load_predictor(name, scale=simulator.scale, basis=simulator.basis, device=device, controls=controls)
+    return widened(predictor, controls)
 
 
 def fitting_simulator(env: Any, predictor: Checkpoint[KernelPredictor], stacklevel: int) -> Simulator:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from gymnasium import spaces
-from torch import Tensor
+from torch import Tensor, nn
 
 from blindsr_agents.hinge_ddpg.ensemble import QEnsemble
 from sr_env.utils import torchvision_compat as _torchvision  # noqa: F401  # before stable_baselines3, whose imports reach torchvision
@@ -25,6 +25,9 @@ from stable_baselines3.td3.policies import TD3Policy
 
 from sr_env.models import Checkpoint, KernelPredictor
 from sr_env.utils.checks import UsageError
+
+#: Largest action whose value before the tanh is told from it.
+_INSIDE = 1 - 1e-6
 
 
 class KernelActor(BasePolicy):
@@ -60,6 +63,14 @@ class KernelActor(BasePolicy):
         logits: Tensor = self.predictor.head(features).float()
         return logits
 
+    @torch.no_grad()
+    def begin(self, start: KernelPredictor, offset: Tensor) -> None:
+        """Give the last layer a bias, of ``start`` moved by ``offset`` [L]."""
+        own, before = self.predictor.head[-1], start.head[-1]
+        assert isinstance(own, nn.Linear)
+        assert isinstance(before, nn.Linear)
+        own.bias.copy_(before.bias + offset)
+
     def forward(self, observations: Tensor) -> Tensor:
         """uint8 images [B, 3, h, w] -> actions in (-1, 1), float32 [B, L]."""
         return torch.tanh(self.logits(self.features(observations)))
@@ -83,10 +94,12 @@ class KernelCritic(BaseModel):
 
     Attributes:
         pretrained: The frozen copy.
+        offset: Where the actor begins: by how much it moves every pretrained action before its tanh, [L].
     """
 
     noise_shape: Tensor
     into_units: Tensor
+    offset: Tensor
 
     def __init__(
         self,
@@ -102,6 +115,7 @@ class KernelCritic(BaseModel):
         self.pretrained = deepcopy(predictor).requires_grad_(False).eval()
         self.register_buffer("noise_shape", noise_shape.detach().clone())
         self.register_buffer("into_units", torch.linalg.inv(noise_shape.detach()))
+        self.register_buffer("offset", torch.zeros(len(noise_shape)))
         self.description_size = predictor.feature_size + predictor.code_length
         self.q_networks = QEnsemble(n_critics, self.description_size, predictor.code_length, hidden, dropout)
 
@@ -132,6 +146,12 @@ class KernelCritic(BaseModel):
         """Differences of actions [B, L] or [B, K, L] from mu0, in units of the exploration noise."""
         start = self.split(description)[1]
         return (actions - (start[:, None] if actions.ndim == 3 else start)) @ self.into_units
+
+    def begun(self, description: Tensor) -> Tensor:
+        """The actions [B, L] at which the actor began: mu0, moved by the offset."""
+        start = self.split(description)[1]
+        moved = torch.tanh(torch.atanh(start.clamp(-_INSIDE, _INSIDE)) + self.offset)
+        return torch.where(self.offset == 0, start, moved)
 
     def forward(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
         """SB3's interface: uint8 images and actions -> one [B, 1] per critic."""

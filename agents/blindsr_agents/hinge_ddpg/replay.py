@@ -170,8 +170,17 @@ class SceneBuffer(ReplayBuffer):
         """The scenes added since the last call, without their images."""
         if not self._fresh:
             return None
-        rows, first = np.unique(np.array(self._fresh)), np.arange(0, self.n_envs, self.times)
+        rows = np.unique(np.array(self._fresh))
         self._fresh.clear()
+        return self._whole(rows)
+
+    def everything(self) -> SceneBatch:
+        """All scenes that are kept, without their images."""
+        return self._whole(np.arange(self.size()))
+
+    def _whole(self, rows: np.ndarray) -> SceneBatch:
+        """All scenes at these rows, without their images."""
+        first = np.arange(0, self.n_envs, self.times)
         return self._batch(np.repeat(rows, len(first)), np.tile(first, len(rows)), images=False)
 
     def draw(self, batch_size: int, rng: np.random.Generator, images: bool) -> SceneBatch:
