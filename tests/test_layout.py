@@ -34,7 +34,7 @@ ROOMS: dict[str, set[str]] = {
     "blindsr_agents.evaluation": {"sr_env", "blindsr_agents.peers", "blindsr_agents.exploration"},
     "blindsr_agents.training": {"sr_env", "blindsr_agents.evaluation", "blindsr_agents.exploration"},
     "blindsr_agents.hinge_ddpg": {"sr_env", "blindsr_agents.training", "blindsr_agents.evaluation",
-                                  "blindsr_agents.exploration"},
+                                  "blindsr_agents.exploration", "blindsr_agents.baselines"},
     "blindsr_agents.iterative": {"sr_env", "blindsr_agents.training", "blindsr_agents.evaluation",
                                  "blindsr_agents.exploration", "blindsr_agents.hinge_ddpg"},
     "blindsr_agents.baselines": {"sr_env", "blindsr_agents.training", "blindsr_agents.evaluation",

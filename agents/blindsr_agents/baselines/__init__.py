@@ -4,7 +4,7 @@ from blindsr_agents.baselines.base import Baseline, BaselineConfig, RenderCounte
 from blindsr_agents.baselines.constant import ConstantOffset
 from blindsr_agents.baselines.fine_tune import DifferentiableScore, FineTune, FineTuneConfig, check_gradient
 from blindsr_agents.baselines.random_search import RandomSearch, RandomSearchConfig
-from blindsr_agents.baselines.run import METHODS, Run, train
+from blindsr_agents.baselines.run import METHODS, Run, best_constant, train
 
 __all__ = [
     "METHODS",
@@ -18,6 +18,7 @@ __all__ = [
     "RandomSearchConfig",
     "RenderCounter",
     "Run",
+    "best_constant",
     "check_gradient",
     "train",
 ]

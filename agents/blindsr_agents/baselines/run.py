@@ -41,7 +41,9 @@ from blindsr_agents.training import (
     set_torch_generators,
     write_state,
 )
+from blindsr_agents.training.report import Constant
 from blindsr_agents.training.selection import Selection
+from sr_env.simulator import Simulator, SimulatorSettings
 from sr_env.utils.checks import UsageError
 
 Ended = Literal["calls", "minutes", "stopped"]
@@ -166,6 +168,29 @@ def train(
     if validated != baseline.calls:
         validate()
     return spent(ended)
+
+
+def best_constant(improvement: Improvement, renderings: int, noise: float, noise_limit: float) -> Constant:
+    """Fit the best constant action to a run's training photographs, and select it on the run's selection scenes.
+
+    Args:
+        improvement: The run.
+        renderings: How many the search may make.
+        noise: As :class:`RandomSearchConfig` has it.
+        noise_limit: The same.
+
+    Returns:
+        The pretrained actor moved by the best offset of those that lose at no kernel width; where there is none, by
+        that which the search ended with.
+    """
+    settings = improvement.settings
+    simulator = Simulator(SimulatorSettings(photos=improvement.photos, **settings.environment()))
+    search = ConstantOffset(simulator, improvement.pretrained, seed=settings.seed, noise=noise, noise_limit=noise_limit)
+    selection = improvement.selection.anew()
+    train(search, selection, calls=renderings, select_every=settings.select_every)
+    if selection.best is not None:
+        search.average.load_state_dict(selection.best)
+    return Constant(search.average, search.calls)
 
 
 class BaselineState:

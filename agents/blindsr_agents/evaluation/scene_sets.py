@@ -123,6 +123,17 @@ class FixedScenes(SceneSet):
             for width in self.widths
         }
 
+    def take(self, widths: np.ndarray, crops: np.ndarray) -> Scenes:
+        """Some of the scenes in one batch, by the indices of their widths and crops, each [B]."""
+        places = zip(widths, crops, strict=True)
+        found = [(self.batches[self.widths[width]][crop // _BATCH], crop % _BATCH) for width, crop in places]
+        chosen = {
+            "photo": [int(batch.photo[row]) for batch, row in found],
+            "crop": [tuple(batch.corner[row].tolist()) for batch, row in found],
+            "kernel_width": [self.widths[width] for width in widths],
+        }
+        return self.simulator.draw(np.zeros((len(found), UNIFORMS_PER_SCENE)), chosen)
+
     def parts(self) -> Iterator[Placed]:
         """The crops in turn, width by width."""
         for width, batches in enumerate(self.batches.values()):

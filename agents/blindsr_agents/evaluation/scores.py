@@ -32,6 +32,15 @@ class Scores:
         gains = (self.values[name] - other.values[name]).mean(0)
         return float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else float("nan")
 
+    def losses(self, other: Scores, name: str = "score") -> list[int]:
+        """Indices of the widths at which the mean is below another's, by more than two standard errors there."""
+        found = []
+        for place, (own, others) in enumerate(zip(self.values[name], other.values[name], strict=True)):
+            here, there = Scores({name: own[None]}), Scores({name: others[None]})
+            if here.differs(there, name) and own.mean() < others.mean():
+                found.append(place)
+        return found
+
     def differs(self, other: Scores, name: str = "score") -> bool:
         """Whether the mean gain over another counts: whether it is more than two of its standard errors."""
         return _counts(float(self.gain(other, name).mean()), self.standard_error(other, name))

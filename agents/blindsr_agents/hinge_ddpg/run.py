@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from blindsr_agents.baselines import ConstantOffset, best_constant
 from blindsr_agents.hinge_ddpg.agent import HingeDDPG
 from blindsr_agents.hinge_ddpg.config import HingeDDPGConfig
 from blindsr_agents.training.progress import Ended, Progress
@@ -41,6 +42,8 @@ class HingeDDPGSettings(ImprovementSettings, HingeDDPGConfig):
         envs: Sub-environments in one batch.
         actions_per_scene: Sub-environments that share a scene, so that several actions are compared on it.
         patience: Training stops after so many validations without a better actor; None goes on.
+        constant_renderings: SR images rendered to fit the best constant action that the report compares with; 0 leaves
+            it out.
         test_crops: Crops of the test scenes; 0 leaves the test out.
         test_widths: Kernel widths of the test scenes; None takes those that are reported for the scale.
     """
@@ -50,6 +53,7 @@ class HingeDDPGSettings(ImprovementSettings, HingeDDPGConfig):
     envs: int = 32
     actions_per_scene: int = 4
     patience: int | None = None
+    constant_renderings: int = 2560
     test_crops: int = 24
     test_widths: tuple[float, ...] | None = None
 
@@ -63,6 +67,11 @@ class HingeDDPGSettings(ImprovementSettings, HingeDDPGConfig):
             raise UsageError(f"patience {self.patience} ends training before it begins: give 1 or more, or None")
         if self.test_crops < 0:
             raise UsageError(f"test_crops {self.test_crops} is negative: give 0 for no test, or more")
+        if self.constant_renderings and self.constant_renderings < ConstantOffset.calls_per_scene:
+            raise UsageError(
+                f"constant_renderings {self.constant_renderings} do not suffice for one scene: give 0 for no "
+                f"comparison, or {ConstantOffset.calls_per_scene} or more"
+            )
 
     def config(self) -> HingeDDPGConfig:
         """How the agent learns."""
@@ -93,7 +102,8 @@ class Trained:
         path: The actor's file, for ``load_predictor``, ``blindsr upscale --predictor`` and the evaluations.
         kept: "step N", or "pretrained" where no actor was better.
         selection_gain: Its mean gain in reward over the pretrained actor on the held-out photos.
-        test: The gain on the test photos and its standard error, ``gain`` and ``standard_error``; empty without a test.
+        test: The gain on the test photos and its standard error, ``gain`` and ``standard_error``, and the same over the
+            best constant, ``gain_over_constant`` and ``standard_error_over_constant``; empty without a test.
     """
 
     agent: HingeDDPG
@@ -174,8 +184,12 @@ def train(
     draw_curves(settings.out / "curves.png", improvement.selection, progress.training)
     result: dict[str, float] = {}
     if settings.test_crops:
-        test = measure_test(improvement, actor, settings.test_crops, settings.test_widths, console)
-        draw_before_after(settings.out / "before_after.png", test.scenes, test.shown)
+        constant = None
+        if settings.constant_renderings:
+            console.print(f"Fitting the best constant action, {settings.constant_renderings} renderings")
+            constant = best_constant(improvement, settings.constant_renderings, settings.noise, settings.noise_limit)
+        test = measure_test(improvement, actor, settings.test_crops, settings.test_widths, console, constant)
+        draw_before_after(settings.out / "before_after.png", test)
         result = test.result
     card = {
         "method": "HingeDDPG",

@@ -2,6 +2,7 @@
 
 from blindsr_agents.training.progress import Ended, Progress
 from blindsr_agents.training.report import (
+    Constant,
     draw_before_after,
     draw_curves,
     measure_test,
@@ -28,6 +29,7 @@ from blindsr_agents.training.tensorboard import Board, Learner
 __all__ = [
     "STATE",
     "Board",
+    "Constant",
     "Ended",
     "Improvement",
     "ImprovementSettings",

@@ -21,7 +21,7 @@ from blindsr_agents.evaluation.scene_sets import (
     true_kernel,
 )
 from blindsr_agents.evaluation.scores import Scores
-from blindsr_agents.evaluation.tables import columns, score_table
+from blindsr_agents.evaluation.tables import columns, join_widths, score_table
 from blindsr_agents.training.selection import Selection
 from blindsr_agents.training.setup import Improvement
 from sr_env.degradation import REPORTED_WIDTHS
@@ -31,20 +31,46 @@ from sr_env.simulator import Scenes, Simulator, SimulatorSettings
 from sr_env.utils.files import atomic_write
 from sr_env.utils.images import to_uint8
 
-#: The row of the table beside those of every comparison.
-TRAINED = "trained actor"
+#: The rows of the table beside those of every comparison.
+TRAINED, CONSTANT = "trained actor", "best constant"
 
 
-def verdict(scores: Mapping[str, Scores], metrics: Mapping[str, Metric]) -> str:
+@dataclass(frozen=True)
+class Constant:
+    """The best constant action of the same action space, for comparison.
+
+    Attributes:
+        actor: It.
+        renderings: How many it was fitted with.
+    """
+
+    actor: KernelPredictor
+    renderings: int
+
+
+def verdict(
+    scores: Mapping[str, Scores],
+    metrics: Mapping[str, Metric],
+    widths: Sequence[float] = (),
+    renderings: int | None = None,
+) -> str:
     """One sentence: whether the trained actor is better on the test scenes, what is gained, and what is paid.
 
     Args:
-        scores: By method.
+        scores: By method; where the best constant is among them, the trained actor is compared with it too.
         metrics: Those that were measured; changes within two standard errors are left out.
+        widths: Kernel widths of the scores, so that those with a measurable loss are named.
+        renderings: How many the best constant was fitted with.
     """
     trained, pretrained = scores[TRAINED], scores[PRETRAINED]
-    gain, error = float(trained.gain(pretrained).mean()), trained.standard_error(pretrained)
-    found = rules.verdict(gain, error, "the pretrained one")
+    found = f"{_compared(trained, pretrained, 'the pretrained one')} on the test photos ({_gain(trained, pretrained)})"
+    if CONSTANT in scores:
+        fitted = "" if renderings is None else f", which took {renderings} renderings"
+        versus = _compared(trained, scores[CONSTANT], "the best constant action")
+        found += f", and {versus} ({_gain(trained, scores[CONSTANT])}){fitted}"
+    lost = trained.losses(pretrained)
+    if widths and lost:
+        found += f"; it LOSES at kernel width {join_widths([widths[place] for place in lost])}"
     changes: dict[str, list[str]] = {"gained": [], "paid": []}
     for name, column in columns([name for name in trained.values if name != "score"], metrics).items():
         if trained.differs(pretrained, name):
@@ -52,7 +78,16 @@ def verdict(scores: Mapping[str, Scores], metrics: Mapping[str, Metric]) -> str:
             change = f"{column.title} {column.format(before)} → {column.format(after)} {column.unit}".strip()
             changes["gained" if (after > before) == column.higher_is_better else "paid"].append(change)
     told = "".join(f"; {what}: {', '.join(which)}" for what, which in changes.items() if which)
-    return f"The trained actor is {found} on the test photos ({gain:+.4f} reward, standard error {error:.4f}){told}."
+    return f"The trained actor is {found}{told}."
+
+
+def _compared(trained: Scores, other: Scores, name: str) -> str:
+    return rules.verdict(float(trained.gain(other).mean()), trained.standard_error(other), name)
+
+
+def _gain(trained: Scores, other: Scores) -> str:
+    gain, error = float(trained.gain(other).mean()), trained.standard_error(other)
+    return f"{gain:+.4f} reward, standard error {error:.4f}"
 
 
 @dataclass(frozen=True)
@@ -62,11 +97,14 @@ class Test:
     Attributes:
         scenes: Their crops.
         shown: Methods worth a picture.
-        result: The trained actor's gain in reward over the pretrained one, and its standard error.
+        scores: Those of every method.
+        result: The trained actor's gain in reward over the pretrained one, and its standard error; the same over the
+            best constant where there is one.
     """
 
     scenes: FixedScenes
     shown: Mapping[str, Method]
+    scores: Mapping[str, Scores]
     result: dict[str, float]
 
 
@@ -76,6 +114,7 @@ def measure_test(
     crops: int,
     widths: Sequence[float] | None,
     console: Console,
+    constant: Constant | None = None,
 ) -> Test:
     """Measure an actor on the bundled test photos, which nothing is trained on or chosen by, and print the table.
 
@@ -85,24 +124,29 @@ def measure_test(
         crops: Crops of the test photos.
         widths: Kernel widths; None takes those that are reported for the scale.
         console: Where the table goes.
+        constant: The best constant action; None leaves it out.
     """
     simulator = Simulator(SimulatorSettings(photos="bundled", split="test", **improvement.settings.reporting()))
     scenes = FixedScenes(simulator, crops, widths or REPORTED_WIDTHS[simulator.scale], 2)
     methods = {
         BICUBIC: simulator.bicubic,
         PRETRAINED: scenes.acting(improvement.pretrained.network),
+        **({} if constant is None else {CONSTANT: scenes.acting(constant.actor)}),
         TRAINED: scenes.acting(actor),
         TRUE_KERNEL: true_kernel(simulator),
     }
     scores = scenes.score_all(methods)
     title = f"{crops} crops of {', '.join(simulator.photos.names)}, each at {len(scenes.widths)} kernel widths"
     console.print(score_table(scores, PRETRAINED, scenes.widths, simulator.metrics, title))
-    console.print(verdict(scores, simulator.metrics), soft_wrap=True)
-    result = {
-        "gain": float(scores[TRAINED].gain(scores[PRETRAINED]).mean()),
-        "standard_error": scores[TRAINED].standard_error(scores[PRETRAINED]),
-    }
-    return Test(scenes, {name: methods[name] for name in (BICUBIC, PRETRAINED, TRAINED)}, result)
+    renderings = None if constant is None else constant.renderings
+    console.print(verdict(scores, simulator.metrics, scenes.widths, renderings), soft_wrap=True)
+    result = {}
+    for suffix, other in (("", PRETRAINED), ("_over_constant", CONSTANT)):
+        if other in scores:
+            result[f"gain{suffix}"] = float(scores[TRAINED].gain(scores[other]).mean())
+            result[f"standard_error{suffix}"] = scores[TRAINED].standard_error(scores[other])
+    shown = {name: methods[name] for name in (BICUBIC, PRETRAINED, TRAINED)}
+    return Test(scenes, shown, scores, result)
 
 
 def draw_curves(path: Path, selection: Selection, training: Sequence[tuple[int, float, float]]) -> None:
@@ -139,24 +183,22 @@ def draw_curves(path: Path, selection: Selection, training: Sequence[tuple[int, 
         figure.savefig(temporary, dpi=110)
 
 
-def draw_before_after(path: Path, scenes: FixedScenes, methods: Mapping[str, Method], count: int = 3) -> None:
-    """Write a PNG with the first crop of the first photos, one row each, at the middle width.
+def draw_before_after(path: Path, test: Test, count: int = 3) -> None:
+    """Write a PNG with the crops on which the trained actor gained most in reward, one row each, the most first.
 
     Args:
         path: File to write.
-        scenes: The test scenes.
-        methods: Columns, beside HR.
+        test: What was measured.
         count: Rows.
     """
-    width = scenes.widths[len(scenes.widths) // 2]
-    names = scenes.simulator.photos.names
+    scenes = test.scenes
+    gains = test.scores[TRAINED].values["score"] - test.scores[PRETRAINED].values["score"]
+    best = scenes.take(*np.unravel_index(np.argsort(-gains, axis=None)[:count], gains.shape))
     with atomic_write(path) as temporary:
-        before_after(scenes.batches[width][0], width, names, methods, count).savefig(temporary, dpi=110)
+        before_after(best, scenes.simulator.photos.names, test.shown, count).savefig(temporary, dpi=110)
 
 
-def before_after(
-    batch: Scenes, width: float, names: Sequence[str], methods: Mapping[str, Method], count: int
-) -> Figure:
+def before_after(batch: Scenes, names: Sequence[str], methods: Mapping[str, Method], count: int) -> Figure:
     """The first scenes of a batch, one row each: what every method makes of them, and HR."""
     rows = min(count, len(batch.hr))
     figure = Figure(figsize=(2.6 * (len(methods) + 1), 2.95 * rows), layout="constrained")
@@ -168,7 +210,7 @@ def before_after(
             axes[row, column].imshow(image)
             axes[row, column].set_title(f"{name}\n{told}", fontsize=8)
     for row, image in enumerate(to_uint8(batch.hr[:rows])):
-        name = names[int(batch.photo[row])]
+        name, width = names[int(batch.photo[row])], float(batch.kernels.widths[row, 0])
         axes[row, -1].imshow(image)
         axes[row, -1].set_title(f"HR\n{name}, kernel width {width:g}", fontsize=8)
     for axis in axes.flat:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -41,12 +42,21 @@ class Selection:
         self.scenes, self.guards = scenes, dict(guards or {})
         for name in self.guards:
             check_choice("guard", name, scenes.simulator.metrics)
+        self.pretrained = scenes.score(scenes.acting(pretrained))
+        self._begin()
+
+    def _begin(self) -> None:
         self.broken: tuple[str, ...] = ()
         self.idle = 0
-        self.pretrained = scenes.score(scenes.acting(pretrained))
         self.best_gain, self.best_step = 0.0, 0
         self.best: dict[str, Tensor] | None = None
-        self.history: list[tuple[int, list[float]]] = [(0, [0.0] * len(scenes.widths))]
+        self.history: list[tuple[int, list[float]]] = [(0, [0.0] * len(self.scenes.widths))]
+
+    def anew(self) -> Selection:
+        """A selection on the same scenes that has considered nothing yet."""
+        other = copy(self)
+        other._begin()
+        return other
 
     def consider(self, actor: torch.nn.Module, step: int) -> np.ndarray:
         """Score an actor (a module: LR images -> actions); returns its gain per width."""

@@ -70,7 +70,7 @@ class Board:
             for name, figure in {
                 "critics": q_against_reward(model.judged),
                 "kernels": self._kernels(batch, width, model),
-                "pictures": before_after(batch, width, self.improvement.simulator.photos.names, acting, 3),
+                "pictures": before_after(batch, self.improvement.simulator.photos.names, acting, 3),
             }.items():
                 logger.record(f"shown/{name}", LoggedFigure(figure, close=True), exclude=("stdout", "log", "csv"))
         self._validations += 1

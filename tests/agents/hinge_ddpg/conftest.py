@@ -37,6 +37,7 @@ def make(centred: dict[str, Any], tiny_predictor: Path) -> Callable[..., HingeDD
         small: dict[str, Any] = {
             "predictor": str(tiny_predictor),
             "buffer_size": 64,
+            "constant_steps": 0,
             "learning_starts": 8,
             "batch_size": 16,
             "gradient_steps": 2,
@@ -85,6 +86,7 @@ def small(
             "patch_size": 64,
             "steps": 24,
             "envs": 4,
+            "constant_steps": 8,
             "learning_starts": 4,
             "warmup_updates": 1,
             "gradient_steps": 1,
@@ -94,6 +96,7 @@ def small(
             "selection_side": 64,
             "actions_per_scene": 2,
             "selection_widths": (0.2, 2.6),
+            "constant_renderings": 16,
             "test_crops": 3,
             "device": "cpu",
         }

@@ -53,6 +53,7 @@ def test_only_the_critics_rate_may_be_a_schedule(make: Make) -> None:
         ("batch_size", 0),
         ("gradient_steps", -1),
         ("buffer_size", 0),
+        ("constant_steps", -1),
         ("learning_starts", -1),
         ("warmup_updates", -1),
         ("actor_learning_rate", float("nan")),
@@ -75,7 +76,15 @@ def test_wrong_settings_are_named(name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("steps", 0), ("envs", 0), ("actions_per_scene", 0), ("patience", 0), ("test_crops", -1)]
+    ("name", "value"),
+    [
+        ("steps", 0),
+        ("envs", 0),
+        ("actions_per_scene", 0),
+        ("patience", 0),
+        ("constant_renderings", 7),
+        ("test_crops", -1),
+    ],
 )
 def test_wrong_settings_of_a_run_are_named(name: str, value: int) -> None:
     with pytest.raises(UsageError, match=f"{name} {value}"):

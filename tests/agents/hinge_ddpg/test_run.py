@@ -33,7 +33,8 @@ def test_script_trains_reports_and_resumes(
     told = capsys.readouterr().out
     assert "replay memory 64 scenes" in told
     assert "peak memory" in told
-    for row in ("bicubic", "pretrained", "trained", "true"):
+    assert "than the best constant action" in told
+    for row in ("bicubic", "pretrained", "best constant", "trained", "true"):
         assert row in told
     for name in ("curves.png", "before_after.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
@@ -54,7 +55,9 @@ def test_script_stops_in_time(small: Small, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_script_stops_when_nothing_gets_better(small: Small, capsys: pytest.CaptureFixture[str]) -> None:
-    main(small(steps=100_000, patience=2, learning_starts=100_000))  # never learns, so that nothing can get better
+    main(
+        small(steps=100_000, patience=2, constant_steps=0, learning_starts=100_000)
+    )  # never learns: nothing can get better
     assert "no better actor in 2 validations, at step 24" in capsys.readouterr().out.replace("\n", " ")
 
 
@@ -66,8 +69,10 @@ def test_guards_are_told_when_broken(small: Small, capsys: pytest.CaptureFixture
     assert "PRETRAINED" in told
 
 
-def test_resumed_run_is_the_uninterrupted_one(small: Small, tmp_path: Path) -> None:
-    common = {"steps": 48, "actions_per_scene": 2, "test_crops": 0, "envs": 4}
+@pytest.mark.parametrize("constant_steps", [8, 32])
+def test_resumed_run_is_the_uninterrupted_one(small: Small, tmp_path: Path, constant_steps: int) -> None:
+    """Interrupted while it learns, or while it settles where the actor begins."""
+    common = {"steps": 48, "actions_per_scene": 2, "test_crops": 0, "envs": 4, "constant_steps": constant_steps}
     main(small(out=tmp_path / "whole", **common))
     state = tmp_path / "cut" / "state.pt"
     main(small(out=tmp_path / "cut", **common | {"steps": 24}))
@@ -83,6 +88,7 @@ def test_resumed_run_is_the_uninterrupted_one(small: Small, tmp_path: Path) -> N
         assert repr(whole["extra"]["watch"][kept]) == repr(cut["extra"]["watch"][kept])  # nan equals itself
     assert whole["judged"] == cut["judged"]
     assert len(whole["judged"]) > 24
+    assert whole["policy"]["critic.offset"].any()
 
 
 def test_interrupt_saves_and_says_how_to_go_on(
@@ -175,7 +181,7 @@ def test_run_reports_what_the_files_hold(small: Small) -> None:
     done = main(small())
     card = load_predictor(done.path, scale=4).card
     assert card["test"] == dict(done.test)
-    assert set(done.test) == {"gain", "standard_error"}
+    assert set(done.test) == {f"{what}{than}" for what in ("gain", "standard_error") for than in ("", "_over_constant")}
     step = 0 if done.kept == "pretrained" else int(done.kept.split()[1])
     assert step == 0 or done.selection_gain > 0
     assert np.mean(list(card["selection"].values())) == pytest.approx(done.selection_gain)
