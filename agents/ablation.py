@@ -218,7 +218,9 @@ def main(settings: Settings) -> list[Outcome]:
     console = Console()
     check_writable(settings.out)
     shared = {field.name for field in fields(Settings)} & {field.name for field in fields(HingeDDPGSettings)}
-    base = HingeDDPGSettings(learning_starts=256, **{name: getattr(settings, name) for name in shared})
+    base = HingeDDPGSettings(
+        constant_steps=0, learning_starts=256, **{name: getattr(settings, name) for name in shared}
+    )
     improvement = Improvement(base)
     about = {
         "command": command_line(),

@@ -116,6 +116,7 @@ def main(settings: Settings) -> dict[str, dict[float, float]]:
             normalisation="none",  # most rewards are 0, and so is their median
             noise=5.0,  # what is read changes with strong changes of the picture alone
             noise_limit=0.4,
+            constant_steps=0,  # what is read is so rare that all steps are needed for what the picture says
             actor_learning_rate=1e-3,
             patch_size=side,
             selection_side=side,

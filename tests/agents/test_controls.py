@@ -50,10 +50,11 @@ def make(settings: dict[str, Any], tiny_predictor: Path) -> Callable[..., HingeD
     """Builds a small agent on a vector environment of four."""
 
     def build(**changes: Any) -> HingeDDPG:
-        env = BlindSRVecEnv(BlindSRVectorEnv(4, actions_per_scene=2, **{**settings, **changes}))
+        env = BlindSRVecEnv(BlindSRVectorEnv(4, actions_per_scene=2, **settings))
         return HingeDDPG(
             env=env,
             predictor=str(tiny_predictor),
+            **{"constant_steps": 0, **changes},
             buffer_size=64,
             learning_starts=8,
             batch_size=16,
@@ -82,6 +83,24 @@ def test_hinge_ddpg_starts_at_the_pretrained_actor_and_moves_every_number(
     tried = agent.memory.actions[: agent.memory.size()].reshape(-1, 11)
     assert tried[:, 10].std() > 1e-3
     assert (agent.predictor(lr)[:, 10] != 0).all()
+
+
+def test_after_the_constant_the_code_alone_depends_on_the_scene(make: Callable[..., HingeDDPG]) -> None:
+    agent = make(constant_steps=16)
+    lr = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    agent.learn(16)
+    agent.critic.offset[10] = 0.3  # as if that had paid
+    for actor in (agent.actor, agent.actor_target):
+        actor.begin(agent.critic.pretrained, agent.critic.offset)
+    begun = agent.predictor(lr)
+    agent.learn(24, reset_num_timesteps=False)
+    assert agent._n_updates >= 2
+    assert (agent.predictor(lr)[:, :10] != begun[:, :10]).any()
+    torch.testing.assert_close(agent.predictor(lr)[:, 10], torch.full((6,), 0.3).tanh())
+    tried = agent.memory.actions[: agent.memory.size(), :, 10]
+    assert tried[:4].std() > 1e-3
+    torch.testing.assert_close(torch.from_numpy(tried[4:]), torch.full((6, 4), 0.3).tanh())
+    assert make(constant_steps=16, scene_controls=True).actor.learned is None
 
 
 def test_an_agent_goes_on_only_where_actions_hold_the_same(

@@ -7,6 +7,7 @@ the critic with the actor. What is added to the printed algorithm keeps the acto
 * it acts with mu plus noise from the first step on, never uniformly at random; the first rewards say by which offset
   mu is best moved in all scenes alike (:mod:`blindsr_agents.hinge_ddpg.constant`), and the critics are trained alone
   before the actor learns what depends on the scene;
+* the controls beside the code keep that offset: learned scene by scene from few photographs, they are worse on others;
 * noise changes the picture alike in every direction of the action space (:mod:`blindsr_agents.exploration`), and
   the anchor to where the actor began is in its units; where several actions are scored on one scene
   (``actions_per_scene`` of the vector environment) they lie in opposite pairs;
@@ -136,7 +137,9 @@ class HingeDDPG(DDPG):
         self._judged: deque[tuple[float, float]] = deque(maxlen=_JUDGED)
         if _init_setup_model:  # a saved agent brings its own predictor
             check_spaces(self.observation_space, self.action_space)
-            self.policy_kwargs["predictor"] = pretrained_actor(self.env, predictor, self.device)
+            start = self.policy_kwargs["predictor"] = pretrained_actor(self.env, predictor, self.device)
+            if self.config.holds_controls and start.network.code_length > start.basis.code_length:
+                self.policy_kwargs["learned"] = start.basis.code_length
             self._setup_model()
 
     def _setup_model(self) -> None:
@@ -218,6 +221,8 @@ class HingeDDPG(DDPG):
         shape = self.critic.noise_shape.cpu().numpy()
         now = self.config.last_noise + (self.config.noise - self.config.last_noise) * self._current_progress_remaining
         noise: np.ndarray = now / self.config.noise * opposite_pairs(self.rng, scenes, times, len(shape)) @ shape
+        if self.actor.learned is not None and self.num_timesteps >= self.config.constant_steps:
+            noise[:, self.actor.learned :] = 0
         return noise
 
     def _store_transition(self, *args: Any, **kwargs: Any) -> None:

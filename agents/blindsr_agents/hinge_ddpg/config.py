@@ -24,6 +24,8 @@ class HingeDDPGConfig:
         constant_steps: Environment steps, the first ones, whose rewards say by which offset the pretrained action is
             best moved in all scenes alike. The actor begins there, and there the anchor holds it. 0 begins with the
             pretrained actor, as Algorithm 1 does.
+        scene_controls: Learn the controls beside the code scene by scene too. Else they keep the offset that is best in
+            all scenes alike (where ``constant_steps`` finds one), and the code alone depends on the scene.
         learning_starts: Environment steps before the first update, those for the constant among them; unlike in stock
             SB3, mu acts during them too.
         batch_size: Scenes per update.
@@ -56,6 +58,7 @@ class HingeDDPGConfig:
     actor_learning_rate: float = 2e-4
     buffer_size: int = 20_000
     constant_steps: int = 1280
+    scene_controls: bool = False
     learning_starts: int = 512
     batch_size: int = 256
     gradient_steps: int = 16
@@ -109,6 +112,11 @@ class HingeDDPGConfig:
         if not known or value < lowest or (above and value == lowest):
             bound = "" if lowest == -math.inf else f" above {lowest:g}" if above else f" of {lowest:g} or more"
             raise UsageError(f"{name} {value!r} does not fit: give a number{bound}")
+
+    @property
+    def holds_controls(self) -> bool:
+        """Whether the controls beside the code are the same in all scenes."""
+        return self.constant_steps > 0 and not self.scene_controls
 
     @property
     def last_noise(self) -> float:

@@ -38,6 +38,8 @@ class KernelActor(BasePolicy):
         action_space: Actions in [-1, 1].
         predictor: Its architecture and first weights (copied).
         train_features: Whether the convolutions are trained, or only the layers after the pooling.
+        learned: How many numbers of the action, the first ones, are trained; None for all. The others have only a bias,
+            which :meth:`begin` sets.
 
     Attributes:
         predictor: The network.
@@ -49,8 +51,10 @@ class KernelActor(BasePolicy):
         action_space: spaces.Box,
         predictor: KernelPredictor,
         train_features: bool = False,
+        learned: int | None = None,
     ) -> None:
         super().__init__(observation_space, action_space, squash_output=True)
+        self.learned = learned
         self.predictor = deepcopy(predictor).requires_grad_(train_features)
         self.predictor.head.requires_grad_(True)
 
@@ -61,7 +65,9 @@ class KernelActor(BasePolicy):
     def logits(self, features: Tensor) -> Tensor:
         """Features [B, F] -> the action before its tanh, float32 [B, L]."""
         logits: Tensor = self.predictor.head(features).float()
-        return logits
+        if self.learned is None:
+            return logits
+        return torch.cat((logits[:, : self.learned], logits[:, self.learned :].detach()), dim=1)
 
     @torch.no_grad()
     def begin(self, start: KernelPredictor, offset: Tensor) -> None:
@@ -179,6 +185,7 @@ class KernelPolicy(TD3Policy):
         hidden: Width of the critics' hidden layers.
         dropout: Share of the critics' inputs and hidden units left out in training.
         train_features: Whether the actor's convolutions are trained too.
+        learned: How many numbers of the action, the first ones, the actor learns; None for all.
         **kwargs: Further arguments of SB3's TD3Policy; the optimiser is Adam, fused.
 
     Raises:
@@ -197,6 +204,7 @@ class KernelPolicy(TD3Policy):
         hidden: int = 256,
         dropout: float = 0.2,
         train_features: bool = False,
+        learned: int | None = None,
         **kwargs: Any,
     ) -> None:
         if action_space.shape != (predictor.network.code_length,):
@@ -206,7 +214,8 @@ class KernelPolicy(TD3Policy):
             )
         self.pretrained_predictor = predictor
         self.noise_shape = 0.1 * torch.eye(predictor.network.code_length) if noise_shape is None else noise_shape
-        self.n_critics, self.hidden, self.dropout, self.train_features = n_critics, hidden, dropout, train_features
+        self.n_critics, self.hidden, self.dropout = n_critics, hidden, dropout
+        self.train_features, self.learned = train_features, learned
         if "optimizer_class" not in kwargs:  # Adam, of which a fused step costs less than half
             kwargs["optimizer_kwargs"] = {"fused": True, **(kwargs.get("optimizer_kwargs") or {})}
         super().__init__(observation_space, action_space, lr_schedule, n_critics=n_critics, **kwargs)
@@ -214,7 +223,8 @@ class KernelPolicy(TD3Policy):
     def make_actor(self, features_extractor: Any = None) -> KernelActor:  # type: ignore[override]
         """A copy of the pretrained predictor."""
         predictor = self.pretrained_predictor.network
-        actor = KernelActor(self.observation_space, self.action_space, predictor, self.train_features)  # type: ignore[arg-type]
+        settings = (self.train_features, self.learned)
+        actor = KernelActor(self.observation_space, self.action_space, predictor, *settings)  # type: ignore[arg-type]
         return actor.to(self.device)
 
     def make_critic(self, features_extractor: Any = None) -> KernelCritic:  # type: ignore[override]
@@ -238,6 +248,7 @@ class KernelPolicy(TD3Policy):
             "hidden": self.hidden,
             "dropout": self.dropout,
             "train_features": self.train_features,
+            "learned": self.learned,
         }
 
 
