@@ -39,6 +39,8 @@ class Settings(EvaluationSettings):
 
     Attributes:
         actors: Trained actors beside the released ones, as LABEL=FILE or LABEL=FILE,FILE with a checkpoint per seed.
+            With a best constant action among them (``agents/train_baseline.py --method constant``) the others are
+            compared with it too.
         rewards: Rewards to compare by, such as ``--rewards lpips=1 psnr=1,lpips=20``; None takes the actors' (and
             ``renderers`` None the actors' renderers), or lpips where there is no actor.
         oracle_evaluations: Renderings per scene of the oracle, which knows HR, and of random search; 0 leaves them out.

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from blindsr_agents.evaluation.actors import ORACLE, RANDOM_SEARCH, Comparison, Comparisons
+from blindsr_agents.evaluation.actors import ORACLE, RANDOM_SEARCH, ActorRow, Comparison, Comparisons
 from blindsr_agents.evaluation.scores import verdict
 from blindsr_agents.evaluation.tables import (
     Cells,
@@ -60,7 +60,7 @@ def width_cells(table: Comparison) -> Cells:
 
 
 def verdicts(table: Comparison) -> list[str]:
-    """One sentence per trained actor: whether it is better than the pretrained one, and where it is worse."""
+    """One sentence per trained actor: whether it beats the pretrained one and the best constant, where it is worse."""
     lines = []
     for label, row in table.rows.items():
         if not row.seeds:
@@ -68,10 +68,18 @@ def verdicts(table: Comparison) -> list[str]:
         gain, error = float(np.mean(row.gain)), row.standard_error
         falls = [f"{w:g} ({g:+.4f})" for w, g in zip(table.widths, row.gain, strict=True) if g < 0]
         lines.append(
-            f"{label} is {verdict(gain, error, 'the pretrained actor')} ({_signed(gain, error)}); "
-            + (f"it falls at kernel width {', '.join(falls)}." if falls else "it falls at no kernel width.")
+            f"{label} is {verdict(gain, error, 'the pretrained actor')} ({_signed(gain, error)})"
+            + _over_constant(row)
+            + (f"; it falls at kernel width {', '.join(falls)}." if falls else "; it falls at no kernel width.")
         )
     return lines
+
+
+def _over_constant(row: ActorRow) -> str:
+    if row.over_constant is None:
+        return ""
+    label, gain, error = row.over_constant
+    return f", and {verdict(gain, error, label)} ({_signed(gain, error)})"
 
 
 def print_table(table: Comparison, console: Console) -> None:

@@ -53,12 +53,14 @@ class Actor:
         predictors: Names or paths of its checkpoints, one per seed of its training.
         renderer: Name of the renderer it acts for; None where its card does not say, for any.
         reward: Metrics and weights it was paid by; None where its card does not say, for any.
+        constant: Whether its card says that it is a best constant action, with which the others are compared.
     """
 
     label: str
     predictors: tuple[str, ...]
     renderer: str | None = None
     reward: Reward | None = None
+    constant: bool = False
 
     def fits(self, renderer: str, reward: Reward) -> bool:
         """Whether it belongs into the table of this renderer and reward."""
@@ -92,6 +94,8 @@ class ActorRow:
         share_error: Its bootstrap standard error.
         values: Metric -> means over the images.
         spreads: Metric -> standard deviation over the seeds of the mean over all widths; empty under two seeds.
+        over_constant: Label of the best constant action in the table, the mean score above its, and the standard error
+            of that; None where there is none, or this is it, or was not trained.
     """
 
     seeds: int
@@ -102,6 +106,7 @@ class ActorRow:
     share_error: float | None
     values: dict[str, list[float]]
     spreads: dict[str, float]
+    over_constant: tuple[str, float, float | None] | None = None
 
 
 @dataclass
@@ -174,7 +179,8 @@ def parse_actor(text: str) -> Actor:
     for key, values in (("renderer", renderer), ("reward", reward)):
         if any(value != values[0] for value in values):
             raise UsageError(f"the seeds of {label!r} were trained for several {key}s, {values}: give them apart")
-    return Actor(label, predictors, renderer[0], reward[0])
+    constant = all(card.get("method") == "constant" for card in cards)
+    return Actor(label, predictors, renderer[0], reward[0], constant)
 
 
 def _is_reward(reward: Any) -> bool:
@@ -309,6 +315,7 @@ class Bench:
             if label in (*self.methods, RANDOM_SEARCH, ORACLE) or [a.label for a in actors].count(label) > 1:
                 raise UsageError(f"two rows would be called {label!r}: give the actor another label")
         self.trained = {actor.label: len(actor.predictors) for actor in actors}
+        self.constant = next((actor.label for actor in actors if actor.constant), None)
         for actor in actors:
             networks = [
                 load_predictor(
@@ -348,6 +355,12 @@ class Bench:
         scores = {label: [found[f"{label}\n{i}"] for i in range(len(each))] for label, each in self.methods.items()}
         pretrained, oracle = scores[PRETRAINED][0], scores.get(ORACLE, [None])[0]
         rows = {label: make_row(each, pretrained, oracle, self.trained.get(label, 0)) for label, each in scores.items()}
+        if self.constant is not None:
+            constant = mean_scores(scores[self.constant])
+            for label in self.trained.keys() - {self.constant}:
+                own = mean_scores(scores[label])
+                gain, error = float(own.gain(constant).mean()), _finite(own.standard_error(constant))
+                rows[label].over_constant = (self.constant, gain, error)
         shown = columns(rows[PRETRAINED].values, self.simulator.metrics)
         renderer = public_path(self.task.renderer)
         return Comparison(renderer, dict(self.task.reward), name, scenes.count, list(scenes.widths), rows, shown)
@@ -355,6 +368,11 @@ class Bench:
     def _mean_code(self, scenes: Scenes) -> Result:
         code = torch.zeros_like(scenes.code)
         return self.simulator.score(scenes, self.simulator.render(scenes.lr, code), code)
+
+
+def mean_scores(runs: Sequence[Scores]) -> Scores:
+    """The mean over the seeds of a method, scene by scene."""
+    return Scores({name: np.mean([run.values[name] for run in runs], axis=0) for name in runs[0].values})
 
 
 def make_row(runs: Sequence[Scores], pretrained: Scores, oracle: Scores | None = None, seeds: int = 0) -> ActorRow:
@@ -366,7 +384,7 @@ def make_row(runs: Sequence[Scores], pretrained: Scores, oracle: Scores | None =
         oracle: The oracle's, if there is one.
         seeds: Seeds it was trained with; 0 for a method that was not trained.
     """
-    mean = Scores({name: np.mean([run.values[name] for run in runs], axis=0) for name in runs[0].values})
+    mean = mean_scores(runs)
     metrics = [name for name in mean.values if name != "score"]
     share, share_error = headroom(mean, pretrained, oracle) if oracle is not None else (float("nan"), float("nan"))
     several = len(runs) > 1

@@ -93,6 +93,22 @@ def test_comparison_end_to_end(settings: Settings, console: Console, tmp_path: P
     assert "12 renderings" in to_markdown(results)
 
 
+def test_a_best_constant_is_what_the_others_are_compared_with(
+    settings: Settings, console: Console, tmp_path: Path, tiny_predictor: Path
+) -> None:
+    constant = write_actor(tmp_path / "c.safetensors", tiny_predictor, 0.3, method="constant", reward={"psnr": 1.0})
+    seeds = [write_actor(tmp_path / f"actor_s{i}.safetensors", tiny_predictor, 0.2 * i) for i in range(2)]
+    settings = replace(settings, actors=(f"one for all={constant}", f"mine={seeds[0]},{seeds[1]}"))
+    (table,) = main(settings).tables
+    rows = table.rows
+    assert rows["one for all"].over_constant is rows[PRETRAINED].over_constant is None
+    assert rows["mine"].over_constant is not None
+    label, gain, error = rows["mine"].over_constant
+    assert (label, gain) == ("one for all", pytest.approx(np.mean(rows["mine"].gain) - np.mean(rows[label].gain)))
+    assert error is not None
+    assert f"than one for all ({gain:+.4f} ± {error:.4f})" in (tmp_path / "out" / "agents.md").read_text()
+
+
 def test_actors_of_more_than_the_code_are_compared_where_actions_hold_as_much(
     settings: Settings, console: Console, tmp_path: Path, tiny_predictor: Path
 ) -> None:
