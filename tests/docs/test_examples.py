@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, ImageSequence
+
+from sr_env.utils.checks import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,3 +70,14 @@ def test_an_episode_is_recorded_as_an_animation(tmp_path: Path) -> None:
     assert len({frame.tobytes() for frame in frames}) == 3
     assert out.stat().st_size < 1_000_000
     assert (ROOT / "docs" / "episode.webp").stat().st_size < 1_000_000
+
+
+def test_the_metric_of_the_own_metric_example_tells_codes_apart() -> None:
+    example = runpy.run_path(str(ROOT / "examples" / "own_metric.py"))
+    codes = example["draw_codes"](3, np.random.default_rng(0))
+    assert len({code.tobytes() for code in codes}) == 3
+    assert [example["readable"](code) for code in codes] == [1.0] * 3
+    assert [example["readable"](np.full_like(code, 128)) for code in codes] == [0.0] * 3
+    assert example["readable"](codes[0][::4, ::4]) == 0.0  # one pixel a module
+    with pytest.raises(UsageError, match="codes 8 are too few"):
+        example["Settings"](codes=8)
