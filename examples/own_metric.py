@@ -113,6 +113,7 @@ def main(settings: Settings) -> dict[str, dict[float, float]]:
             renderer=settings.renderer,
             reward={"readable": 1.0},
             guards={"psnr": 0.0},
+            controls=("code",),
             normalisation="none",  # most rewards are 0, and so is their median
             noise=5.0,  # what is read changes with strong changes of the picture alone
             noise_limit=0.4,

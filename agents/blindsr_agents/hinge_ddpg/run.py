@@ -42,17 +42,20 @@ class HingeDDPGSettings(ImprovementSettings, HingeDDPGConfig):
         envs: Sub-environments in one batch.
         actions_per_scene: Sub-environments that share a scene, so that several actions are compared on it.
         patience: Training stops after so many validations without a better actor; None goes on.
+        few_anchor: The least ``anchor`` where there are so few photographs that parts of them are held out, as of the
+            bundled ones: what few say of scenes does not carry over to others, and their held-out parts do not show it.
         constant_renderings: SR images rendered to fit the best constant action that the report compares with; 0 leaves
             it out.
         test_crops: Crops of the test scenes; 0 leaves the test out.
         test_widths: Kernel widths of the test scenes; None takes those that are reported for the scale.
     """
 
-    steps: int = 5120
+    steps: int = 2560
     minutes: float = 30.0
     envs: int = 32
     actions_per_scene: int = 4
     patience: int | None = None
+    few_anchor: float = 1.0
     constant_renderings: int = 2560
     test_crops: int = 24
     test_widths: tuple[float, ...] | None = None
@@ -63,6 +66,7 @@ class HingeDDPGSettings(ImprovementSettings, HingeDDPGConfig):
         for name in ("steps", "envs", "actions_per_scene"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)} is not positive: give 1 or more")
+        self._check_number("few_anchor", lowest=0.0)
         if self.patience is not None and self.patience < 1:
             raise UsageError(f"patience {self.patience} ends training before it begins: give 1 or more, or None")
         if self.test_crops < 0:
@@ -90,6 +94,8 @@ def build(settings: HingeDDPGSettings, improvement: Improvement, **changes: Any)
     )
     device = improvement.simulator.device
     config, start = settings.config(), improvement.pretrained
+    if improvement.few:
+        config.anchor = max(config.anchor, settings.few_anchor)
     return env, HingeDDPG(env=env, config=config, predictor=start, device=device, seed=settings.seed, **changes)
 
 

@@ -42,6 +42,7 @@ class Improvement:
     Attributes:
         settings: As given.
         photos: Photos to train on.
+        few: Whether there are so few that parts of them are held out, in place of whole ones.
         simulator: Degrades, renders and scores the held-out photos.
         pretrained: The actor to be improved: the predictor, which gives zeros for the controls beside the code.
         selection: Keeps the best actor.
@@ -63,7 +64,8 @@ class Improvement:
             memory_budget=_PHOTO_MEMORY,
         )
         self.photos, held_out = self._split(source)
-        others = f"ends of {len(held_out)} of them" if isinstance(held_out, Part) else f"{len(held_out)} others"
+        self.few = isinstance(held_out, Part)
+        others = f"ends of {len(held_out)} of them" if self.few else f"{len(held_out)} others"
         self._whose = public_path(settings.photos) if photos is None else "the caller's own"
         self._data = f"{len(self.photos)} photographs of {self._whose}; {others} held out to select by"
         if settings.softness != 0:

@@ -23,6 +23,7 @@ def small(tiny_renderer: Path, tiny_predictor: Path, photo_folder: Path, tmp_pat
     return {
         "out": tmp_path / "run",
         "photos": str(photo_folder),
+        "controls": ("code",),
         "renderer": str(tiny_renderer),
         "predictor": str(tiny_predictor),
         "patch_size": 64,

@@ -81,6 +81,7 @@ def small(
             "out": tmp_path / "out",
             "photos": str(photo_folder),
             "reward": {"psnr": 1.0},
+            "controls": ("code",),
             "renderer": str(tiny_renderer),
             "predictor": str(tiny_predictor),
             "patch_size": 64,
