@@ -91,7 +91,7 @@ class Settings:
         kernel_file: Blur given instead of predicted: .npy file with a kernel [21, 21] at HR resolution.
         denoise: Share of noise and of traces of JPEG that is taken away, 0 to 1, by a model that knows of them.
         spatially_varying: Predict the blur of each region of 128x128 pixels instead of one for the picture.
-        format: Format of the results; keep takes the input's (PNG for BMP, GIF and AVIF).
+        format: Format of the results; keep takes the input's (PNG for what is not written, such as HEIC).
         quality: Of JPEG and WebP, 1 to 100; WebP at 100 is lossless.
         max_memory: GB that may be taken at most; tiles are sized by it. On a GPU: for its tiles.
         device: Where to compute: auto, cpu, cuda, cuda:N or mps.

@@ -2,7 +2,7 @@
 
 It follows what a viewer shows: the orientation that EXIF or XMP states is applied, transparency is composited on white,
 gray and palette pictures become RGB, CMYK is converted to sRGB through its embedded profile (other embedded profiles
-are ignored), 16 bits are rounded to 8 over the full range, and of several frames the first counts.
+are ignored), 16 bits and floats are rounded to 8 over the full range, and of several frames the first counts.
 """
 
 from __future__ import annotations
@@ -22,18 +22,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, features
 
-from sr_env.photos.tiff import decode_unusual, pages, to_8_bit
+from sr_env.photos.heif import deep_heif, heif_notes, is_heif, open_heif
+from sr_env.photos.jpeg2000 import complete, deep_jpeg2000
+from sr_env.photos.tiff import AnyTiff, decode_unusual, pages, to_8_bit, unmultiplied
 from sr_env.utils.checks import MissingFileError, UsageError
 
 MAX_PIXELS = 80_000_000
 """A larger picture is refused: its header may be a decompression bomb, and decoded it would take over 240 MB."""
 
 ACCEPTED = "jpg, jpeg, png, webp, tif, tiff and bmp"
-"""The kinds that folders of HR photos are searched for, for messages. (GIF and AVIF are read where they are named.)"""
+"""The kinds that folders of HR photos are searched for, for messages. (Others are read where they are named.)"""
 
 _LIMIT = f"the limit of {MAX_PIXELS // 10**6} megapixels: reduce it or cut it into parts"
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
-_NAMED_FORMATS = ("GIF", *(("AVIF",) if "avif" in features.get_supported() else ()))
+_NAMED_FORMATS = ("GIF", *(name for name, part in (("AVIF", "avif"), ("JPEG2000", "jpg_2000")) if features.check(part)))
 _DEEP_COLOUR = ("RGB;16", "RGBA;16", "LA;16")
 
 Pixels = NDArray[np.uint8]
@@ -41,7 +43,10 @@ Shape = tuple[int, int]
 
 
 def read_image(path: str | os.PathLike[str]) -> Pixels:
-    """Decode one picture (jpg, png, webp, tiff, bmp, gif, or avif where Pillow has it; whatever its name says).
+    """Decode one picture, whatever its name says.
+
+    It may be a jpg, png, webp, tiff, bmp or gif; an avif or JPEG 2000, where Pillow has them; or a heic, with the extra
+    ``heic``.
 
     Args:
         path: The file.
@@ -51,8 +56,9 @@ def read_image(path: str | os.PathLike[str]) -> Pixels:
 
     Raises:
         MissingFileError: There is no such file.
-        UsageError: It is no picture, is broken or truncated, has over ``MAX_PIXELS`` pixels, or holds float or 32-bit
-            samples, whose range is unknown; the message names the file.
+        UsageError: It is no picture, is broken or truncated, has over ``MAX_PIXELS`` pixels, holds samples whose range
+            is unknown (32 bits, or floats outside 0..1), or needs a package that is not installed; the message names
+            the file.
     """
     with open_image(path) as image:
         return _decode(image, Path(path))
@@ -75,13 +81,34 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     path = Path(path)
     check_regular(path)
     try:
-        with Image.open(path, formats=(*_FORMATS, *_NAMED_FORMATS)) as image:
+        with _opened(path, (*_FORMATS, *_NAMED_FORMATS)) as image:
             oriented_shape(image)  # refuses a bomb before anything is decoded
             yield image
     except Exception as error:  # decoders raise a dozen unrelated types on damaged bytes
-        which = f" ({ACCEPTED}; {' and '.join(_NAMED_FORMATS).lower()})"
+        which = f" ({ACCEPTED}; {', '.join(_NAMED_FORMATS).lower()} and heic)"
         unknown = isinstance(error, Image.UnidentifiedImageError)
         raise UsageError(f"cannot read the image '{path}': {reason(error)}{which if unknown else ''}") from error
+
+
+def _opened(path: Path, formats: tuple[str, ...]) -> Image.Image:
+    """What Pillow opens of these formats, any TIFF among them, and HEIF where there are others than those of HR photos.
+
+    Raises:
+        Exception: Of any type, where it is none of them or damaged.
+    """
+    with path.open("rb") as file:
+        head = file.read(64)
+    if formats != _FORMATS and is_heif(head):
+        return open_heif(path)
+    try:
+        image = Image.open(path, formats=formats)
+    except Image.UnidentifiedImageError:
+        if head[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            raise
+        return AnyTiff(path)
+    if image.format == "JPEG2000":
+        complete(image, path)
+    return image
 
 
 def check_regular(path: Path) -> None:
@@ -170,7 +197,9 @@ def _to_16_bit(samples: NDArray[Any], bits: int) -> NDArray[np.uint16]:
     return ((samples.astype(np.uint32) * 65535 + top // 2) // top).astype(np.uint16)
 
 
-def decode_samples(image: Image.Image, path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def decode_samples(
+    image: Image.Image, path: Path, notes: list[str] | None = None
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Decode what :func:`open_image` opened in the file's own depth and channels, upright.
 
     A palette becomes RGB, or RGBA where an entry is transparent; CMYK becomes sRGB (:func:`cmyk_to_rgb`).
@@ -178,17 +207,30 @@ def decode_samples(image: Image.Image, path: Path) -> NDArray[np.uint8] | NDArra
     Args:
         image: The opened picture, of a TIFF at the page in question.
         path: Its file.
+        notes: What could not be kept is added here, a line each.
 
     Returns:
-        uint8, or uint16 over the full range where the file has more than 8 bits: gray ``[H, W]``, gray and alpha
-        ``[H, W, 2]``, RGB ``[H, W, 3]`` or RGBA ``[H, W, 4]``; writable, contiguous.
+        uint8, or uint16 over the full range where the file has more than 8 bits or floats: gray ``[H, W]``, gray and
+        alpha ``[H, W, 2]``, RGB ``[H, W, 3]`` or RGBA ``[H, W, 4]``; writable, contiguous.
 
     Raises:
         Exception: Of any type, where the data are damaged or of an unsupported kind; :func:`open_image` turns it into
             a UsageError.
     """
+    notes = [] if notes is None else notes
     orientation = _orientation(image)
-    samples: NDArray[Any] | Image.Image | None = decode_unusual(image, path) if image.format == "TIFF" else None
+    if image.mode == "CMYK":
+        notes.append(cmyk_note(image.info.get("icc_profile")))
+    samples: NDArray[Any] | Image.Image | None = None
+    if image.format == "TIFF":
+        samples = decode_unusual(image, path, notes)
+    elif image.format == "HEIF":
+        notes += heif_notes(image)
+        if (deep := deep_heif(image, path)) is not None:
+            samples = _to_16_bit(*deep[:2])
+            samples = unmultiplied(samples) if deep[2] else samples
+    elif image.format == "JPEG2000" and (wide := deep_jpeg2000(image, path)) is not None:
+        samples = _to_16_bit(*wide)
     if samples is None:
         # Pillow turns TIFF upright by itself while loading; what is left to do must be asked for before that.
         orientation = 1 if image.format == "TIFF" else orientation
@@ -296,13 +338,13 @@ def _looks_whole(image: Image.Image, path: Path) -> bool:
 def inspect(path: Path) -> Shape:
     """(H, W) of a picture that can most likely be decoded; raises any exception where it cannot."""
     check_regular(path)
-    with Image.open(path, formats=_FORMATS) as image:
+    with _opened(path, _FORMATS) as image:
         shape = oriented_shape(image)
         kind, whole = image.format, _looks_whole(image, path)
     # Damage inside a WebP or TIFF, and a TIFF's layout, show in decoding alone. A few sound files of other formats
     # carry bytes behind their end or wrong sizes in their header: there, too, the decoder judges.
     if not whole or kind in ("WEBP", "TIFF"):
-        with Image.open(path, formats=_FORMATS) as image:
+        with _opened(path, _FORMATS) as image:
             _decode(image, path)
     return shape
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from sr_env.photos.decode import cmyk_note, decode_samples, on_white, open_image, oriented_shape
+from sr_env.photos.decode import decode_samples, on_white, open_image, oriented_shape
 from sr_env.photos.encode import TIFF_BYTES, write_png, write_tiff
 from sr_env.photos.metadata import (
     Metadata,
@@ -96,23 +96,21 @@ def read_picture(path: str | os.PathLike[str], page: int | None = None) -> Pictu
     """Read a picture in its own depth and channels (of several frames the first, with a note).
 
     Args:
-        path: A JPEG, PNG, WebP, TIFF, BMP or GIF file, or AVIF where Pillow has it; whatever its name says.
+        path: A JPEG, PNG, WebP, TIFF, BMP or GIF file; AVIF or JPEG 2000 where Pillow has it; HEIC with the extra
+            ``heic``. Whatever its name says.
         page: Of a TIFF: which page, of :func:`list_pages`; None takes the first, with a note where there are more.
 
     Raises:
         MissingFileError: There is no such file.
-        UsageError: It is no picture, is broken or cut short, has over ``sr_env.photos.MAX_PIXELS`` pixels, or holds
-            samples of unknown range; the message names the file.
+        UsageError: It is no picture, is broken or cut short, has over ``sr_env.photos.MAX_PIXELS`` pixels, holds
+            samples of unknown range, or needs a package that is not installed; the message names the file.
     """
     path = Path(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own, of damaged tags, name no file
         with open_image(path) as image:
             notes = _of_several(image, path, page)
-            mode, profile = image.mode, image.info.get("icc_profile")
-            pixels = decode_samples(image, path)
-            if mode == "CMYK":
-                notes.append(cmyk_note(profile))
+            pixels = decode_samples(image, path, notes)
             metadata, damaged = read_metadata(image)
     return Picture(pixels, notes=(*notes, *damaged), **vars(metadata))
 
@@ -129,6 +127,8 @@ def _deep_avif(image: Image.Image, path: Path) -> bool:
 
 def _of_several(image: Image.Image, path: Path, page: int | None) -> list[str]:
     """Go to a page or to the first frame, and note what is left out."""
+    if image.format == "HEIF":
+        return []
     if image.format != "TIFF":
         count = int(getattr(image, "n_frames", 1))
         notes = [f"of its {count} frames the first was taken"] if count > 1 else []

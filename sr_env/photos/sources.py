@@ -28,11 +28,11 @@ from sr_env.utils.checks import MissingFileError, UsageError, check_choice
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 """File name endings a folder is searched for, in any case."""
 
-PICTURE_ENDINGS = (*EXTENSIONS, ".gif", ".avif")
+PICTURE_ENDINGS = (*EXTENSIONS, ".gif", ".avif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpx")
 """Endings of all pictures that are read."""
 
 OTHER_ENDINGS = (
-    *(".heic", ".heif", ".jp2", ".j2k", ".jxl", ".jfif", ".jpe", ".apng", ".ico", ".psd", ".svg"),
+    *(".jxl", ".jfif", ".jpe", ".apng", ".ico", ".psd", ".svg"),
     *(".tga", ".pnm", ".ppm", ".pgm", ".pbm", ".exr", ".hdr", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".rw2"),
 )
 """Endings of pictures that are not read."""

@@ -1,4 +1,4 @@
-"""The layouts of TIFF that Pillow decodes wrongly or not at all: channels in planes, and more than 8 bits of colour.
+"""The layouts of TIFF that Pillow decodes wrongly or not at all: channels in planes, over 8 bits of colour, and floats.
 
 TIFF is a container: samples may lie side by side or in planes, in strips or tiles, in many widths and compressions.
 What is decoded here is decoded rightly, and the rest is refused. A page or plane in question is first copied into a
@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 _BILEVEL_OR_GRAY, _RGB, _CMYK, _YCBCR = (0, 1), 2, 5, 6
 _JPEG = (6, 7)
@@ -28,11 +28,30 @@ _COPIED = (259, 266, 278, 317, 322, 323, 347)
 _STRIPS, _TILES = (273, 279), (324, 325)
 #: NewSubfileType: a smaller copy of another page, or its mask.
 _REDUCED, _MASK = 1, 4
+_FLOAT = 3  # of SampleFormat
+#: Of floating-point samples: the share that may lie outside 0..1, which sharpening brings about.
+_OUTSIDE = 0.01
 
 
 def to_8_bit(samples: NDArray[Any]) -> NDArray[np.uint8]:
     """uint16 over the full range -> uint8, rounded."""
     return ((samples.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+
+
+class AnyTiff(TiffImageFile):
+    """A TIFF whose samples Pillow cannot decode and :func:`decode_unusual` can, or refuses by name."""
+
+    def _setup(self) -> None:
+        try:
+            super()._setup()
+        except (SyntaxError, KeyError):  # of samples or compressions that Pillow does not know
+            width, height = self.tag_v2[256], self.tag_v2[257]
+            self._size, self._mode, self.tile = (width, height), "RGB", []
+            (x, y), unit = (self.tag_v2.get(tag) or 0 for tag in (282, 283)), self.tag_v2.get(296, 2)
+            if unit in (2, 3):
+                self.info["dpi"] = (x * (2.54 if unit == 3 else 1), y * (2.54 if unit == 3 else 1))
+            if 34675 in self.tag_v2:
+                self.info["icc_profile"] = self.tag_v2[34675]
 
 
 class Layout:
@@ -56,10 +75,12 @@ class Layout:
         bits = tuple(tags.get(258, (1,)))
         self.bits = int(bits[0])
         formats = set(tags.get(339, (1,)))
-        if formats - {1, 4}:  # unsigned, or undefined
-            kind = "floating-point" if 3 in formats else "signed"
-            raise ValueError(f"{kind} samples have no known range; save it with 8 or 16 bits, unsigned")
-        if self.bits > 16:
+        self.floating = formats == {_FLOAT}
+        if self.floating:
+            self._check_floating()
+        elif formats - {1, 4}:  # unsigned, or undefined
+            raise ValueError("signed samples have no known range; save it with 8 or 16 bits, unsigned")
+        elif self.bits > 16:
             raise ValueError(f"{self.bits}-bit samples have no known range; save it with 8 or 16 bits")
         if len(set(bits)) > 1:
             raise ValueError(f"channels of {', '.join(map(str, bits))} bits are not supported; save it with 8 or 16")
@@ -67,8 +88,16 @@ class Layout:
             raise ValueError("YCbCr without JPEG compression is not supported; save it as RGB")
         if self.planar and self.photometric not in (*_BILEVEL_OR_GRAY, _RGB, _CMYK):
             raise ValueError("planes of this colour space are not supported; save it with interleaved channels")
-        if self.planar and self.bits not in (8, 16):
+        if self.planar and self.bits not in (8, 16) and not self.floating:
             raise ValueError(f"planes of {self.bits} bits are not supported; save it with 8 or 16")
+
+    def _check_floating(self) -> None:
+        if self.bits not in (32, 64):
+            raise ValueError(f"floating-point samples of {self.bits} bits are not supported; save it with 32")
+        if self.photometric not in (1, _RGB):
+            raise ValueError("floating-point samples of this colour space are not supported; save it as gray or RGB")
+        if self.compression not in _OF_OPENCV:
+            raise ValueError("floating-point samples in this compression are not supported; save it with LZW or none")
 
     @property
     def alpha(self) -> int | None:
@@ -115,6 +144,8 @@ def extracted(image: Image.Image, path: Path, layout: Layout, plane: int | None 
     directory[277], directory[284] = samples, 1
     if samples > 3:
         directory[338] = (2,) * (samples - 3)
+    if layout.floating:
+        directory[339] = (_FLOAT,) * samples
     for tag in parts:
         directory.tagtype[tag] = 4
         directory[tag] = (0,) * len(offsets)
@@ -133,19 +164,30 @@ def extracted(image: Image.Image, path: Path, layout: Layout, plane: int | None 
     return result.getvalue()
 
 
+def _opencv(image: Image.Image, path: Path, layout: Layout, plane: int | None = None) -> NDArray[Any]:
+    """A page or plane in its depth, its colour in OpenCV's order (blue, green, red, alpha)."""
+    samples = cv2.imdecode(np.frombuffer(extracted(image, path, layout, plane), np.uint8), cv2.IMREAD_UNCHANGED)
+    if samples is None or samples.dtype.itemsize * 8 != layout.bits or (samples.dtype.kind == "f") != layout.floating:
+        raise ValueError(f"its samples of {layout.bits} bits cannot be decoded; copy or save it again")
+    return samples
+
+
 def _plane(image: Image.Image, path: Path, layout: Layout, number: int) -> NDArray[Any]:
+    if layout.floating:
+        return _opencv(image, path, layout, number)
     with Image.open(io.BytesIO(extracted(image, path, layout, number)), formats=("TIFF",)) as plane:
         plane.load()
         samples = np.asarray(plane)
     return samples.astype(np.uint16 if layout.bits == 16 else np.uint8)
 
 
-def decode_unusual(image: Image.Image, path: Path) -> NDArray[Any] | Image.Image | None:
+def decode_unusual(image: Image.Image, path: Path, notes: list[str]) -> NDArray[Any] | Image.Image | None:
     """Decode a page that Pillow would get wrong.
 
     Args:
         image: The opened TIFF, at the page, not loaded.
         path: Its file.
+        notes: What could not be kept is added here, a line each.
 
     Returns:
         None where Pillow is right; an image of CMYK; or uint8 or uint16 samples, gray ``[H, W]`` or ``[H, W, C]`` as
@@ -164,23 +206,44 @@ def decode_unusual(image: Image.Image, path: Path) -> NDArray[Any] | Image.Image
         if layout.compression not in _OF_OPENCV:
             raise ValueError("16-bit colour in this compression is not supported; save it with LZW or deflate")
         # Pillow would keep the high byte only, which darkens by half a level; OpenCV keeps all 16 bits.
-        deep = cv2.imdecode(np.frombuffer(extracted(image, path, layout), np.uint8), cv2.IMREAD_UNCHANGED)
-        if deep is None or deep.dtype != np.uint16 or deep.ndim != 3:
-            raise ValueError("its 16-bit colour cannot be decoded; copy or save it again")
-        samples = deep[:, :, [2, 1, 0, 3][:kept]]
+        samples = _opencv(image, path, layout)[:, :, [2, 1, 0, 3][:kept]]
+    elif layout.floating and layout.photometric == _RGB and layout.samples in (3, 4):
+        samples = _opencv(image, path, layout)[:, :, [2, 1, 0, 3][:kept]]
+    elif layout.floating and layout.samples == 1:
+        samples = _opencv(image, path, layout, 0)
     elif layout.bits == 16 and layout.samples == 1 and layout.photometric in _BILEVEL_OR_GRAY:
         samples = _plane(image, path, layout, 0)
-    else:
+    elif getattr(image, "tile", None):
         return None
+    else:
+        raise ValueError("samples of this kind are not supported; save it as RGB with 8 or 16 bits")
+    if layout.floating:
+        samples = _from_floats(samples, notes)
     if layout.photometric == _CMYK:
         return Image.fromarray(samples if layout.bits == 8 else to_8_bit(samples), "CMYK")
     if layout.photometric == 0:  # white is zero
         colour = samples if samples.ndim == 2 else samples[:, :, :1]
         colour[...] = np.iinfo(samples.dtype).max - colour
-    return _unmultiplied(samples) if layout.alpha == 1 else samples
+    return unmultiplied(samples) if layout.alpha == 1 else samples
 
 
-def _unmultiplied(samples: NDArray[Any]) -> NDArray[Any]:
+def _from_floats(samples: NDArray[Any], notes: list[str]) -> NDArray[np.uint16]:
+    """Floating-point samples in 0..1 -> uint16 over the full range, rounded."""
+    low, high = float(samples.min()), float(samples.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError("some of its floating-point samples are not finite; save it with 8 or 16 bits")
+    if low < 0 or high > 1:
+        outside = float(((samples < 0) | (samples > 1)).mean())
+        if outside > _OUTSIDE:
+            raise ValueError(
+                f"its floating-point samples lie in {low:g}..{high:g}: scale them to 0..1, or save it with 16 bits"
+            )
+        notes.append(f"{outside:.2%} of its samples lay outside 0..1 (in {low:g}..{high:g}) and were cut")
+    notes.append("its floating-point samples were read as 16 bits, 0..1 as black to white")
+    return np.rint(np.clip(samples, 0, 1) * 65535).astype(np.uint16)
+
+
+def unmultiplied(samples: NDArray[Any]) -> NDArray[Any]:
     """Colour that was multiplied by alpha, divided by it again, rounded; 0 where alpha is."""
     top = np.iinfo(samples.dtype).max
     alpha = samples[:, :, -1:].astype(np.uint64)

@@ -178,14 +178,14 @@ def test_killed_then_resumed_is_as_never_killed(folder: Path, tmp_path: Path, se
 
 
 def test_one_that_cannot_be_done_stops_no_other(folder: Path, tmp_path: Path, settings: Any, capsys: Any) -> None:
-    """A link to nothing, two pictures for one result, a pipe, a folder in the way; HEICs beside them are mentioned."""
+    """A link to nothing, two pictures for one result, a pipe, a folder in the way; others beside them are mentioned."""
     (folder / "aa.png").symlink_to(tmp_path / "gone.png")
     Image.new("RGB", (9, 9)).save(folder / "a.jpg")
     os.mkfifo(folder / "pipe.png")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "sub").touch()  # where the subfolder's result would go
     for number in range(5):
-        (folder / f"{number}.heic").touch()
+        (folder / f"{number}.jxl").touch()
     before = files(tmp_path)
     report = tmp_path / "report.json"
     with pytest.raises(SystemExit) as ended:
@@ -204,10 +204,10 @@ def test_one_that_cannot_be_done_stops_no_other(folder: Path, tmp_path: Path, se
     ):
         assert status[name][0] == "failed"
         assert re.search(reason, status[name][1]), status[name]
-    assert told["left_out"] == [str(folder / f"{number}.heic") for number in range(5)]
+    assert told["left_out"] == [str(folder / f"{number}.jxl") for number in range(5)]
     lines = capsys.readouterr().err.splitlines()
     assert "kinds that are not read" in lines[0]
-    assert lines[0].endswith("2.heic and 2 more")
+    assert lines[0].endswith("2.jxl and 2 more")
     assert "2 done, 4 failed" in lines
     # Named one by one, as a shell does with *, it is the same.
     records = upscale.upscale(settings(*sorted(folder.glob("*.png")), out=tmp_path / "2"), Console(quiet=True))

@@ -131,12 +131,6 @@ def test_orientation_of_16_bit_colour(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.rot90(smooth(24, 40), -1))
 
 
-def test_float_tiff_is_refused(tmp_path: Path) -> None:
-    Image.fromarray(np.ones((8, 8), np.float32)).save(tmp_path / "f.tif")
-    with pytest.raises(ValueError, match=r"f\.tif.*floating-point"):
-        read_image(tmp_path / "f.tif")
-
-
 def test_missing_and_foreign_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nothing\.png"):
         read_image(tmp_path / "nothing.png")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -60,14 +61,21 @@ def test_every_layout_is_right_or_refused(tmp_path: Path) -> None:
         except UsageError:
             refused.add(layout)
             continue
+        if dtype == "float32":
+            want = np.rint(want * 65535).astype(np.uint16)
+            assert picture.notes[0] == "its floating-point samples were read as 16 bits, 0..1 as black to white"
         assert picture.pixels.dtype == want.dtype, (layout, options)
         np.testing.assert_array_equal(picture.pixels, want, str((layout, options)))
         right.add(layout)
     assert not right & refused  # neither tiles, byte order nor BigTIFF make a difference
-    assert {layout[0] for layout in right} == {"uint8", "uint16"}
-    # Refused of these: gray and alpha of 16 bits, and what Pillow or OpenCV cannot decompress.
+    assert {layout[0] for layout in right} == {"uint8", "uint16", "float32"}
+    assert {layout[1:] for layout in right if layout[0] == "float32"} == {
+        *((channels, "separate", None) for channels in (2, 3, 4)),
+        *((1, None, None), (3, "contig", None), (4, "contig", None)),
+    }
+    # Refused of these: gray and alpha of 16 bits side by side, and what Pillow or OpenCV cannot decompress.
     assert {layout for layout in refused if layout[0].startswith("uint") and layout[0] != "uint32"} == {
-        *(("uint16", 2, planar, kind) for planar in ("contig", "separate") for kind in (None, "deflate", "lzma")),
+        *(("uint16", 2, "contig", kind) for kind in (None, "deflate", "lzma")),
         *(("uint16", channels, "contig", "lzma") for channels in (3, 4)),
     }
 
@@ -130,6 +138,44 @@ def test_every_layout_is_turned_upright(tmp_path: Path, dtype: type, planar: str
     ways = {1: pixels, 2: pixels[:, ::-1], 3: pixels[::-1, ::-1], 4: pixels[::-1], 5: pixels.swapaxes(0, 1)}
     ways |= {6: np.rot90(pixels, -1), 7: pixels[::-1, ::-1].swapaxes(0, 1), 8: np.rot90(pixels)}
     np.testing.assert_array_equal(read_picture(tmp_path / "a.tif").pixels, ways[orientation])
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_floats_compressed_with_a_predictor_or_turned(tmp_path: Path, dtype: type, channels: int) -> None:
+    pixels = np.random.default_rng(6).random((6, 9, channels)).astype(dtype)
+    want = np.rint(pixels * 65535)
+    options = [cv2.IMWRITE_TIFF_COMPRESSION, 5, cv2.IMWRITE_TIFF_PREDICTOR, 3]
+    cv2.imwrite(str(tmp_path / "a.tif"), pixels[:, :, [2, 1, 0, 3][:channels] if channels > 1 else 0], options)
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.tif").pixels, want if channels > 1 else want[:, :, 0])
+    layout: dict[str, Any] = {"photometric": "rgb" if channels > 1 else "minisblack"}
+    layout |= {"extrasamples": ["unassalpha"] if channels == 4 else None, "extratags": [(274, "H", 1, 6, True)]}
+    write(tmp_path / "b.tif", pixels if channels > 1 else pixels[:, :, 0], **layout)
+    turned = np.rot90(want, -1)
+    np.testing.assert_array_equal(read_picture(tmp_path / "b.tif").pixels, turned if channels > 1 else turned[:, :, 0])
+
+
+def test_floats_outside_their_range(tmp_path: Path) -> None:
+    pixels = np.full((HEIGHT, WIDTH, 3), 0.5, np.float32)
+    pixels[0, 0], pixels[0, 1] = -0.1, 1.25
+    write(tmp_path / "a.tif", pixels, photometric="rgb")
+    picture = read_picture(tmp_path / "a.tif")
+    assert picture.pixels[0, :3, 0].tolist() == [0, 65535, 32768]
+    assert picture.notes[0] == "0.10% of its samples lay outside 0..1 (in -0.1..1.25) and were cut"
+    for number, (factor, message) in enumerate(((255, r"-25\.5\.\.318\.75: scale them"), (np.nan, "not finite"))):
+        write(tmp_path / f"{number}.tif", pixels * np.float32(factor), photometric="rgb")
+        with pytest.raises(UsageError, match=message):
+            read_picture(tmp_path / f"{number}.tif")
+
+
+def test_floats_that_are_not_decoded_are_named(tmp_path: Path) -> None:
+    half = np.zeros((HEIGHT, WIDTH, 3), np.float16)
+    write(tmp_path / "a.tif", half, photometric="rgb")
+    with pytest.raises(UsageError, match="floating-point samples of 16 bits"):
+        read_picture(tmp_path / "a.tif")
+    write(tmp_path / "b.tif", np.zeros((HEIGHT, WIDTH, 2), np.float32), photometric="minisblack", planarconfig="contig")
+    with pytest.raises(UsageError, match="samples of this kind"):
+        read_picture(tmp_path / "b.tif")
 
 
 def test_a_plane_that_is_cut_short_is_named(tmp_path: Path) -> None:
