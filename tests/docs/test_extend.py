@@ -55,8 +55,8 @@ else:
     raise AssertionError("a renderer of another family was taken")
 """,
     "An algorithm": """
-from sr_env import load_predictor
-assert load_predictor("runs/climb/actor_x4.safetensors").card["method"] == "blind search"
+from sr_env.models import read_card
+assert read_card("runs/climb/actor_x4.safetensors")["method"] == "blind search"
 assert [step for step, _ in run.selection.history] == [0, 1, 2, 3]
 assert kept == ("pretrained" if run.selection.best is None else f"step {run.selection.best_step}")
 """,
@@ -64,7 +64,7 @@ assert kept == ("pretrained" if run.selection.best is None else f"step {run.sele
 import numpy as np
 assert actor.act(np.zeros((48, 48, 3), np.uint8)).shape == (11,)
 assert sorted(Path("runs/mine/saved").glob("*.zip"))
-assert load_predictor("runs/mine/actor_x4.safetensors").card["reward"] == {"piq.haarpsi": 1}
+assert load_predictor("runs/mine/actor_x4.safetensors", controls=controls).card["reward"] == {"piq.haarpsi": 1}
 """,
 }
 
