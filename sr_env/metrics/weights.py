@@ -267,7 +267,8 @@ def _store(arch: str, state: dict[str, Tensor], source: str) -> None:
 def _from_torchvision(arch: str) -> tuple[dict[str, Tensor], str]:
     name = _TORCHVISION[arch]
     with tempfile.TemporaryFile() as file:
-        digest = package_index.download(_TORCHVISION_URL + name, file, f"{arch} weights")
+        limit = package_index.TORCHVISION_LIMIT
+        digest = package_index.download(_TORCHVISION_URL + name, file, f"{arch} weights", limit=limit)
         if not digest.startswith(expected := name.rsplit("-", 1)[1].removesuffix(".pth")):
             raise RuntimeError(f"downloaded file has sha256 {digest[:8]}.., expected {expected}..")
         loaded = torch.load(file, map_location="cpu", weights_only=True)
