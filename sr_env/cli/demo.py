@@ -21,18 +21,13 @@ from typing import Any
 
 import numpy as np
 
+from sr_env.cli.demo_guard import Guard, check_hosts
 from sr_env.cli.demo_session import BLEND, SHIFTED, WIDTHS, Shown, Studio, View, write_examples
 from sr_env.utils.checks import UsageError
 from sr_env.utils.devices import Precision
 from sr_env.utils.signals import stop_requests
 
 _HOST = "127.0.0.1"
-#: What the browser may load: this server's files, and what the page makes itself. Gradio's pages use inline scripts.
-_POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
-    "frame-ancestors 'none'"
-)
 #: Seconds after which uploads and results are deleted, and how often they are looked through.
 _KEPT, _SWEEP = 3600, 600
 _WAITING = 32  # people in the queue; who comes later is told to try again
@@ -53,6 +48,8 @@ class Settings:
         max_upload: MB of the largest file that is accepted.
         device: Where to compute: auto, cpu, cuda, cuda:N or mps.
         precision: auto takes bf16 where the device computes in it.
+        hosts: Further names that the page may be asked for by, such as that of a proxy before it. It answers to
+            localhost, 127.0.0.1 and [::1], and to requests of its own page.
     """
 
     model: str = BLEND
@@ -61,6 +58,7 @@ class Settings:
     max_upload: int = 20
     device: str = "auto"
     precision: Precision = "auto"
+    hosts: tuple[str, ...] = ()
 
 
 def _gradio() -> Any:
@@ -314,9 +312,8 @@ def serving(settings: Settings) -> Iterator[str]:
         raise UsageError(f"--max-upload {settings.max_upload}: give 1 MB or more")
     if settings.port is not None and not 0 < settings.port < 2**16:
         raise UsageError(f"--port {settings.port}: give 1 to 65535, or leave it out")
+    check_hosts(settings.hosts)
     gr = _gradio()
-    from starlette.middleware import Middleware
-
     studio = Studio(
         settings.model, device=settings.device, precision=settings.precision, max_pixels=settings.max_pixels
     )
@@ -328,7 +325,7 @@ def serving(settings: Settings) -> Iterator[str]:
             examples = write_examples(folder / "examples", studio.upscaler(studio.model).scale)
             page = build_page(studio, examples, folder)
             try:
-                _, address, _ = page.launch(
+                app, address, _ = page.launch(
                     server_name=_HOST,
                     server_port=settings.port,
                     share=False,
@@ -343,17 +340,14 @@ def serving(settings: Settings) -> Iterator[str]:
                     mcp_server=False,
                     max_file_size=f"{settings.max_upload}mb",
                     state_session_capacity=64,
-                    app_kwargs={
-                        "middleware": [Middleware(_Headers)],
-                        "docs_url": None,
-                        "redoc_url": None,
-                        "openapi_url": None,
-                    },
+                    app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
                     theme=gr.themes.Default(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")),
                 )
             except OSError as error:
                 taken = "no port is free" if settings.port is None else f"port {settings.port} is taken"
                 raise UsageError(f"{taken}: give another --port") from error
+            # Before all others: Gradio's own answers to preflights, of any origin under any foreign Host.
+            app.middleware_stack = Guard(app.middleware_stack or app.build_middleware_stack(), settings.hosts)
             try:
                 yield address
             finally:
@@ -363,22 +357,6 @@ def serving(settings: Settings) -> Iterator[str]:
                 del os.environ["GRADIO_TEMP_DIR"]
             else:
                 os.environ["GRADIO_TEMP_DIR"] = before
-
-
-class _Headers:
-    """Adds to every answer what the browser may load, so that a page of Gradio's asks nobody else for anything."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def sending(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                headers = [*message["headers"], (b"content-security-policy", _POLICY.encode())]
-                message = {**message, "headers": [*headers, (b"referrer-policy", b"no-referrer")]}
-            await send(message)
-
-        await self.app(scope, receive, sending)
 
 
 def main(settings: Settings) -> None:

@@ -39,6 +39,9 @@ def test_wrong_settings() -> None:
         pass
     with pytest.raises(UsageError, match="--port 70000: give 1 to 65535"), serving(Settings(port=70000)):
         pass
+    for host in ("http://a.example", "a.example:80", "*", ""):
+        with pytest.raises(UsageError, match="give names without scheme"), serving(Settings(hosts=(host,))):
+            pass
 
 
 # ----------------------------------------------------------------------------------------------------------- the server
@@ -156,6 +159,23 @@ def test_the_page_allows_nothing_from_outside(address: str) -> None:
     assert policy.startswith("default-src 'self'; ")
     assert "http" not in policy
     assert urlsplit(address).hostname == "127.0.0.1"
+
+
+def test_foreign_hosts_and_origins_get_nothing(address: str) -> None:
+    """Preflights neither, which Gradio answers itself."""
+    place = urlsplit(address).netloc
+    for path, method in (("/", "GET"), ("/gradio_api/upload", "POST"), ("/gradio_api/upload", "OPTIONS")):
+        for host, origin, allowed in (
+            (place, f"http://{place}", True),
+            (place, "http://evil.example", False),
+            ("evil.example", "http://evil.example", False),
+        ):
+            connection = http.client.HTTPConnection(place, timeout=20)
+            headers = {"Host": host, "Origin": origin, "Access-Control-Request-Method": "POST"}
+            connection.request(method, path, headers=headers)
+            answer = connection.getresponse()
+            assert (answer.status != 403) == allowed, (path, method, host, origin)
+            assert ("access-control-allow-origin" in answer.headers) == allowed
 
 
 def test_the_folder_goes_with_the_server(tiny_renderer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
