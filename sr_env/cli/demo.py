@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from sr_env.cli.demo_guard import Guard, check_hosts
+from sr_env.cli.demo_head import HEAD
 from sr_env.cli.demo_session import BLEND, SHIFTED, WIDTHS, Shown, Studio, View, write_examples
 from sr_env.utils.checks import UsageError
 from sr_env.utils.devices import Precision
@@ -333,6 +334,7 @@ def serving(settings: Settings) -> Iterator[str]:
                     quiet=True,
                     show_error=True,
                     footer_links=[],
+                    head=HEAD,
                     run_history=False,
                     enable_monitoring=False,
                     ssr_mode=False,

@@ -293,6 +293,32 @@ def test_first_load_shows_an_example_and_asks_nobody_else(page: Page, address: s
     assert outside == {urlsplit(address).netloc}
 
 
+def test_the_divider_answers_to_keys(page: Page) -> None:
+    until(lambda: page.find("#compare [role=slider]"))
+    divider = page.find("#compare [role=slider]")[0]
+
+    def at() -> float:
+        script = "return document.querySelector('#compare img.fixed').style.clipPath.match(/([\\d.]+)%\\)/)[1]"
+        return float(page.browser.execute_script(script))
+
+    until(lambda: at() == pytest.approx(50, abs=1))
+    assert (divider.get_attribute("tabindex"), divider.get_attribute("aria-valuenow")) == ("0", "50")
+    for key, condition in (
+        ("\ue014", lambda: at() > 51),  # arrow to the right
+        ("\ue011", lambda: at() <= 1),  # Home
+        ("\ue012", lambda: at() <= 1),  # arrow to the left: no further
+        ("\ue010", lambda: at() >= 99),  # End
+        ("\ue012", lambda: 90 < at() < 99),
+    ):
+        divider.send_keys(key)
+        until(condition, 20)
+    assert divider.get_attribute("aria-valuenow") == "98"
+    assert page.browser.execute_script("return document.activeElement.getAttribute('role')") == "slider"
+    outline = page.browser.execute_script("return getComputedStyle(document.activeElement).outlineWidth")
+    assert outline == "3px"
+    divider.send_keys("\ue011")
+
+
 def test_upload_run_and_move_the_kernel(page: Page, photo: Path) -> None:
     before = page.pictures
     page.put("#source", photo)
