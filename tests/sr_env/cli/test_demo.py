@@ -1,7 +1,6 @@
 """The page: mistakes are one message, and nothing else is read or asked.
 
-The tests in a browser need Gradio, Selenium and Chromium and skip where one is absent:
-``apt-get install chromium chromium-driver`` and ``pip install selenium 'blindsr-gym[demo]'``.
+Those in a browser skip without ``apt-get install chromium chromium-driver`` and ``pip install selenium gradio``.
 """
 
 from __future__ import annotations
