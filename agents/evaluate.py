@@ -72,9 +72,10 @@ def measure(settings: Settings, console: Console) -> Results:
     s = settings
     device, degradation, widths = s.resolve()
     sets, missing = open_sets(s.bench_dir, s.sets, s.scale, s.limit)
-    conditions = blur_conditions(degradation, widths)
     if s.degradation == "real":
         degradation, conditions = Degradation(s.scale, "real"), real_conditions(s.scale)
+    else:
+        conditions = blur_conditions(degradation, widths)
     names = [condition.name for condition in conditions]
     scenes = choose_scenes(s.figure_scenes, sets, names)
     metrics, unavailable = create_metrics(s.metrics, s.scale, device)

@@ -16,15 +16,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sr_env.degradation.jpeg import BLOCK, compress, table_factor, table_quality
-from sr_env.degradation.operators import bicubic_resize, unsharp
+from sr_env.degradation.operators import bicubic_resize, per_image, unsharp
 
-#: Levels that a longer code holds behind the kernel's coefficients, and the largest value of each there.
-LEVELS: Mapping[str, float] = {"noise": 3.0, "jpeg": 3.125, "sharpening": 3.0}
 #: Noise of the standard deviation 5 (of 255), JPEG tables of 40 hundredths (quality 80) and a sharpening of 0.5 are one
 #: unit of a code.
 _NOISE_UNIT, _JPEG_UNIT, _SHARPENING_UNIT = 5.0, 40.0, 0.5
 #: Largest standard deviation of noise in levels of 255, lowest JPEG quality, and strongest sharpening that are drawn.
 NOISE, QUALITY, SHARPENING = 15.0, 40.0, 1.5
+#: Levels that a longer code holds behind the kernel's coefficients, and the largest value of each there.
+LEVELS: Mapping[str, float] = {
+    "noise": NOISE / _NOISE_UNIT,
+    "jpeg": float(table_factor(torch.tensor(QUALITY))) / _JPEG_UNIT,
+    "sharpening": SHARPENING / _SHARPENING_UNIT,
+}
 #: Ways in which pictures are reduced, and how often each is drawn.
 WAYS: Mapping[str, float] = {"bicubic": 0.5, "area": 0.2, "bilinear": 0.15, "direct": 0.15}
 #: Shares of pictures with noise, with JPEG compression, and that are sharpened after the reduction.
@@ -64,13 +68,12 @@ class Corruption:
     def draw(cls, seed: Tensor) -> Corruption:
         """Draw everything from a seed per picture, int64 in [0, 2^32), [B]."""
         u = hashed_uniforms(seed, 11)
-        borders = torch.tensor(list(WAYS.values()), device=seed.device, dtype=u.dtype).cumsum(0)[:-1]
         sharpening = SHARPENING * u[:, 2] * (u[:, 1] < _SHARPENED)
         noise = NOISE * u[:, 4] ** 1.5 * (u[:, 3] < _NOISY)
         quality = (QUALITY + (100 - QUALITY) * u[:, 8]) * (u[:, 7] < _COMPRESSED)
         return cls(
             hashed(seed, 11),
-            torch.bucketize(u[:, 0].contiguous(), borders),
+            chosen_of(WAYS, u[:, 0]),
             sharpening.float(),
             noise.float(),
             u[:, 5].float(),
@@ -103,11 +106,11 @@ class Corruption:
         with torch.autocast(lr.device.type, enabled=False):
             lr = unsharp(lr, self.sharpening, _SHARPENING_WIDTH).clamp(0, 1)
             field = hashed_noise(self.seed, lr[0].numel()).view_as(lr)
-            field = torch.where(_per_image(self.gray), field[:, :1], field)
-            shot = _per_image(self.shot)
-            lr = lr + field * _per_image(self.noise / 255) * (1 - shot + 2 * shot * lr).sqrt()
+            field = torch.where(per_image(self.gray), field[:, :1], field)
+            shot = per_image(self.shot)
+            lr = lr + field * per_image(self.noise / 255) * (1 - shot + 2 * shot * lr).sqrt()
             compressed = self._compressed(lr)
-            return torch.where(_per_image(self.quality > 0), compressed, lr)
+            return torch.where(per_image(self.quality > 0), compressed, lr)
 
     def _compressed(self, lr: Tensor) -> Tensor:
         """LR images as JPEG would keep them, where the blocks begin outside of them."""
@@ -135,6 +138,12 @@ def level_values(levels: Tensor) -> dict[str, Tensor]:
     noise, jpeg, sharpening = levels.clamp_min(0).unbind(1)
     quality = table_quality(jpeg * _JPEG_UNIT)
     return {"noise": noise * _NOISE_UNIT, "quality": quality, "sharpening": sharpening * _SHARPENING_UNIT}
+
+
+def chosen_of(shares: Mapping[str, float], uniforms: Tensor) -> Tensor:
+    """Uniform numbers in [0, 1), [B] -> indices into ``shares``, int64 [B], each drawn as often as its share says."""
+    borders = torch.tensor(list(shares.values()), device=uniforms.device, dtype=uniforms.dtype).cumsum(0)[:-1]
+    return torch.bucketize(uniforms.contiguous(), borders)
 
 
 def hashed(seed: Tensor, number: int | Tensor) -> Tensor:
@@ -180,10 +189,6 @@ def _reducers(length: int, scale: int, device: torch.device) -> Tensor:
             "direct": F.interpolate(identity, size=(size, length), mode="bilinear"),
         }
         return torch.stack([made[way][0, 0] for way in WAYS])
-
-
-def _per_image(values: Tensor) -> Tensor:
-    return values[:, None, None, None]
 
 
 def _taken(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -92,9 +92,19 @@ def anisotropic_kernels(widths: Tensor, angles: Tensor, size: int = KERNEL_SIZE)
     Returns:
         Kernels of shape [B, size, size], each summing to one.
     """
-    offsets = torch.arange(size, device=widths.device, dtype=widths.dtype) - size // 2
-    y, x = torch.meshgrid(offsets, offsets, indexing="ij")
-    cos, sin = torch.cos(angles)[:, None, None], torch.sin(angles)[:, None, None]
-    along, across = cos * x + sin * y, cos * y - sin * x
+    along, across = turned_grid(angles, size)
     exponent = -0.5 * ((along / widths[:, 0, None, None]) ** 2 + (across / widths[:, 1, None, None]) ** 2)
     return torch.softmax(exponent.flatten(1), dim=-1).unflatten(1, (size, size))
+
+
+def turned_grid(angles: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Where the weights of kernels lie, in pixels from the middle: along and across a direction, both [B, size, size].
+
+    Args:
+        angles: Of the direction against the image's x axis, in radians, shape [B].
+        size: Kernel side, odd.
+    """
+    offsets = torch.arange(size, device=angles.device, dtype=angles.dtype) - size // 2
+    y, x = torch.meshgrid(offsets, offsets, indexing="ij")
+    cos, sin = torch.cos(angles)[:, None, None], torch.sin(angles)[:, None, None]
+    return cos * x + sin * y, cos * y - sin * x

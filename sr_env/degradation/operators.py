@@ -52,7 +52,12 @@ def unsharp(images: Tensor, strength: Tensor, width: float) -> Tensor:
     with torch.autocast(images.device.type, enabled=False):
         blurred = F.pad(images, (radius,) * 4, mode="replicate")
         blurred = F.conv2d(F.conv2d(blurred, taps, groups=channels), taps.transpose(2, 3), groups=channels)
-        return images + strength[:, None, None, None] * (images - blurred)
+        return images + per_image(strength) * (images - blurred)
+
+
+def per_image(values: Tensor) -> Tensor:
+    """One value per image, [B] -> [B, 1, 1, 1]."""
+    return values[:, None, None, None]
 
 
 def blur(images: Tensor, kernels: Tensor) -> Tensor:

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sr_env.degradation.basis import KernelBasis
-from sr_env.degradation.corruption import LEVELS, Corruption, hashed, hashed_uniforms
+from sr_env.degradation.corruption import LEVELS, Corruption, chosen_of, hashed, hashed_uniforms
 from sr_env.degradation.families import KernelFamily, basis_path, register_family, sample_uniforms
-from sr_env.degradation.kernels import Kernels, anisotropic_kernels
+from sr_env.degradation.kernels import Kernels, anisotropic_kernels, turned_grid
 
 #: Shapes of the kernels, and how often each is drawn.
 SHAPES: Mapping[str, float] = {"isotropic": 0.3, "anisotropic": 0.3, "defocus": 0.25, "motion": 0.15}
@@ -59,8 +59,7 @@ class Real(KernelFamily):
             seed = hashed(seed, torch.from_numpy(column))
         seed = seed.to(device)
         u, (low, high) = hashed_uniforms(seed, 4), width_range
-        borders = torch.tensor(list(SHAPES.values()), device=seed.device, dtype=u.dtype).cumsum(0)[:-1]
-        shape = torch.bucketize(u[:, 0].contiguous(), borders)
+        shape = chosen_of(SHAPES, u[:, 0])
         anisotropic, motion = shape == 1, shape == 3
         wide = low + (high - low) * torch.where(motion, _LONGEST, 1.0) * u[:, 1].square()
         narrow = torch.where(anisotropic, wide * (_FLATTEST + (1 - _FLATTEST) * u[:, 3]), wide).clamp_min(low)
@@ -87,23 +86,15 @@ class Real(KernelFamily):
 
 def _lines(widths: Tensor, angles: Tensor, size: int) -> Tensor:
     """Lines [B, K, K] of given widths along and across them: a box along, a Gaussian across."""
-    x, y = _grid(widths, size)
-    cos, sin = angles.cos()[:, None, None], angles.sin()[:, None, None]
-    along, across = cos * x + sin * y, cos * y - sin * x
+    along, across = turned_grid(angles, size)
     box = (_LINE / 2 * widths[:, :1, None] + 0.5 - along.abs()).clamp(0, 1)
     return _summing_to_one(box * torch.exp(-0.5 * (across / widths[:, 1:, None]).square()))
 
 
 def _discs(widths: Tensor, size: int) -> Tensor:
     """Discs [B, K, K] of given widths [B], their radius twice as long, with edges a pixel wide."""
-    x, y = _grid(widths, size)
-    return _summing_to_one((2 * widths[:, None, None] + 0.5 - torch.hypot(x, y)).clamp(0, 1))
-
-
-def _grid(widths: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    offsets = torch.arange(size, device=widths.device, dtype=widths.dtype) - size // 2
-    y, x = torch.meshgrid(offsets, offsets, indexing="ij")
-    return x, y
+    far = torch.hypot(*turned_grid(torch.zeros_like(widths[:1]), size))
+    return _summing_to_one((2 * widths[:, None, None] + 0.5 - far).clamp(0, 1))
 
 
 def _summing_to_one(kernels: Tensor) -> Tensor:

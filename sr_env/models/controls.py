@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sr_env.degradation import unsharp
+from sr_env.degradation.operators import per_image
 from sr_env.models.checkpoint import Checkpoint
 from sr_env.models.predictor import KernelPredictor
 from sr_env.utils.checks import UsageError
@@ -164,12 +165,8 @@ class Controls:
             assert self._partner is not None
             other = self._partner(lr, code).float()
             faithful, textured = (other, sr) if self.neutral["blend"] else (sr, other)
-            sr = faithful.lerp(textured, _per_image(values["blend"]))
+            sr = faithful.lerp(textured, per_image(values["blend"]))
         return unsharp(sr, values["sharpen"], SHARPEN_SIGMA) if "sharpen" in values else sr
-
-
-def _per_image(values: Tensor) -> Tensor:
-    return values[:, None, None, None]
 
 
 def widened(predictor: Checkpoint[KernelPredictor], controls: Sequence[str]) -> Checkpoint[KernelPredictor]:

@@ -223,7 +223,7 @@ class Upscaler:
             raise UsageError(
                 f"the kernel is {array.dtype} of shape {list(array.shape)}: give numbers [{KERNEL_SIZE}, {KERNEL_SIZE}]"
             )
-        array = np.pad(array.astype(np.float64), (size - len(array)) // 2)
+        array = array.astype(np.float64)
         total = array.sum()
         if not (np.isfinite(array).all() and total > 0):
             raise UsageError(f"the kernel sums to {total}: give finite weights with a positive sum")
