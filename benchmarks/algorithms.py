@@ -32,7 +32,7 @@ from blindsr_agents.stock import (
     train,
 )
 
-from sr_env.models import load_predictor
+from sr_env.models import default_predictor, load_predictor
 from sr_env.utils.checks import UsageError, check_choice
 from sr_env.utils.files import atomic_write, check_writable
 from sr_env.utils.provenance import command_line, commit, hardware, public_path
@@ -98,7 +98,7 @@ def run(settings: Settings, algorithm: str, seed: int) -> BeforeAfter:
 def bounds(settings: Settings, held_out: HeldOutScenes) -> dict[str, float]:
     """Held-out rewards of what is not learned by reward here."""
     simulator = held_out.scenes.simulator
-    name = settings.predictor or f"predictor_x{settings.scale}"
+    name = settings.predictor or default_predictor(simulator.renderer)
     predictor = load_predictor(name, scale=settings.scale, basis=simulator.basis, device=simulator.device).network
     scores = {
         "the supervised predictor": held_out.score(predictor.act),

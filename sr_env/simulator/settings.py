@@ -49,8 +49,8 @@ class SimulatorSettings:
         renderer: The frozen renderer, as :func:`~sr_env.models.load_renderer` takes it: a name, the path of a
             checkpoint, or a module that takes LR images [B, 3, h, w] and codes [B, L]; None takes
             ``amnet_l_x{scale}``.
-        predictor: Name or path of the kernel predictor; None takes ``predictor_x{scale}``. It is only loaded for the
-            reference "predictor".
+        predictor: Name or path of the kernel predictor; None takes the released one of the renderer's kernels, such as
+            ``predictor_x{scale}``. It is only loaded for the reference "predictor".
         reward: Metric names and weights of the score, such as ``{"psnr": 1, "lpips": 20}``; a metric that is better
             when lower counts negatively. Beside the metrics there is "consistency": the PSNR in dB between LR and the
             SR image blurred with the chosen kernel and reduced, which needs no HR and keeps a metric that is easily

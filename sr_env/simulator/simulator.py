@@ -18,7 +18,15 @@ from torch import Tensor, nn
 
 from sr_env.degradation import Degradation, Kernels, bicubic_resize, quantize
 from sr_env.metrics import WeightedScore, create_metric
-from sr_env.models import Checkpoint, Controls, KernelPredictor, load_predictor, load_renderer, partner_name
+from sr_env.models import (
+    Checkpoint,
+    Controls,
+    KernelPredictor,
+    default_predictor,
+    load_predictor,
+    load_renderer,
+    partner_name,
+)
 from sr_env.photos import crops, open_photos
 from sr_env.simulator.options import SceneOptions
 from sr_env.simulator.scenes import Episode, Result, Scenes, updated_kernels
@@ -83,7 +91,7 @@ class Simulator:
         self.predictor: Checkpoint[KernelPredictor] | None = None
         if settings.reference == "predictor":
             self.predictor = load_predictor(
-                settings.predictor or f"predictor_x{settings.scale}",
+                settings.predictor or default_predictor(self.renderer),
                 scale=settings.scale,
                 basis=self.basis,
                 device=self.device,

@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 
 from blindsr_agents.hinge_ddpg.config import Normalisation
-from sr_env.models import Checkpoint, KernelPredictor, card_controls, load_predictor, widened
+from sr_env.models import Checkpoint, KernelPredictor, card_controls, default_predictor, load_predictor, widened
 from sr_env.simulator import Simulator
 from sr_env.utils.checks import UsageError
 
@@ -67,7 +67,7 @@ def pretrained_actor(
     simulator = simulator_of(env)
     controls = simulator.controls.names
     if not isinstance(predictor, Checkpoint):
-        name = predictor or simulator.settings.predictor or f"predictor_x{simulator.scale}"
+        name = predictor or simulator.settings.predictor or default_predictor(simulator.renderer)
         predictor = load_predictor(name, scale=simulator.scale, basis=simulator.basis, device=device, controls=controls)
     return widened(predictor, controls)
 
