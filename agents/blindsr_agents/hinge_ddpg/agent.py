@@ -239,9 +239,14 @@ class HingeDDPG(DDPG):
         seen, critic = self.memory.everything(), self.critic
         moves, values = critic.moved(seen.descriptions, seen.actions), squash(seen.rewards, seen.scales)
         before = torch.linalg.solve(critic.noise_shape, critic.offset)  # the shape is symmetric
-        critic.offset.copy_(best_offset(moves.flatten(0, 1), values.flatten(), before) @ critic.noise_shape)
+        self.begin(best_offset(moves.flatten(0, 1), values.flatten(), before) @ critic.noise_shape)
+
+    @torch.no_grad()
+    def begin(self, offset: Tensor) -> None:
+        """Begin the actor at the pretrained one, moved by an offset before its tanh, float32 [L]."""
+        self.critic.offset.copy_(offset)
         for actor in (self.actor, self.actor_target):
-            actor.begin(critic.pretrained, critic.offset)
+            actor.begin(self.critic.pretrained, self.critic.offset)
 
     def train(self, gradient_steps: int, batch_size: int = 256) -> None:
         """Algorithm 1's updates: critics to the reward, actor up the critics.

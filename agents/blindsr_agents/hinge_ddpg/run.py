@@ -99,6 +99,37 @@ def build(settings: HingeDDPGSettings, improvement: Improvement, **changes: Any)
     return env, HingeDDPG(env=env, config=config, predictor=start, device=device, seed=settings.seed, **changes)
 
 
+class StartGuard(BaseCallback):
+    """Sees that the actor learns from where nothing is lost: halves the offset where it begins, and at last drops it.
+
+    Args:
+        progress: Validates on the selection scenes, whose rule this is: no loss at a kernel width, and no guard broken.
+    """
+
+    model: HingeDDPG
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self.progress = progress
+
+    def _on_rollout_start(self) -> None:
+        agent, selection, step = self.model, self.progress.selection, self.num_timesteps
+        if agent._n_updates or not 0 < agent.config.constant_steps <= step:
+            return
+        self.progress.validate()
+        for share in (0.5, 0.25, 0.0):
+            if selection.fits:
+                return
+            agent.begin(agent.critic.offset * (0.5 if share else 0.0))
+            gain = selection.consider(agent.predictor, step)
+            self.progress.console.print(
+                f"step {step}: that start is not taken; {share:g} of it gains {gain.mean():+.4g}", soft_wrap=True
+            )
+
+    def _on_step(self) -> bool:
+        return True
+
+
 @dataclass(frozen=True)
 class Trained:
     """What came of a run.
@@ -178,7 +209,12 @@ def train(
         if (left := settings.steps - model.num_timesteps) > 0:
             with progress.bar:
                 try:
-                    model.learn(left, callback=[progress, *callbacks], log_interval=10**9, reset_num_timesteps=False)
+                    model.learn(
+                        left,
+                        callback=[progress, StartGuard(progress), *callbacks],
+                        log_interval=10**9,
+                        reset_num_timesteps=False,
+                    )
                 except Ended as reason:
                     console.print(f"{reason} of {settings.steps}")
                 progress.validate()

@@ -27,6 +27,7 @@ class Selection:
     Attributes:
         best: Weights of the best actor; None while that is the pretrained one.
         broken: The guards that the actor considered last broke.
+        fits: Whether it broke none, and lost at no kernel width.
         idle: Actors considered since the best one.
 
     Raises:
@@ -47,6 +48,7 @@ class Selection:
 
     def _begin(self) -> None:
         self.broken: tuple[str, ...] = ()
+        self.fits = True
         self.idle = 0
         self.best_gain, self.best_step = 0.0, 0
         self.best: dict[str, Tensor] | None = None
@@ -69,8 +71,9 @@ class Selection:
             for name in self.guards
         }
         self.broken = tuple(name for name, allowed in self.guards.items() if worse[name] > allowed)
+        self.fits = bool(gain.min() >= 0) and not self.broken
         self.idle += 1
-        if gain.min() >= 0 and gain.mean() > self.best_gain and not self.broken:
+        if self.fits and gain.mean() > self.best_gain:
             self.idle = 0
             self.best_gain, self.best_step = float(gain.mean()), step
             self.best = {name: value.detach().cpu().clone() for name, value in actor.state_dict().items()}
@@ -83,11 +86,12 @@ class Selection:
             "best_step": self.best_step,
             "best": self.best,
             "idle": self.idle,
+            "fits": self.fits,
             "history": [(step, list(gain)) for step, gain in self.history],
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take up what :meth:`state` gave."""
         self.best_gain, self.best_step, self.best = state["best_gain"], state["best_step"], state["best"]
-        self.idle = state["idle"]
+        self.idle, self.fits = state["idle"], state["fits"]
         self.history = [(step, list(gain)) for step, gain in state["history"]]
