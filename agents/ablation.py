@@ -218,9 +218,9 @@ def main(settings: Settings) -> list[Outcome]:
     console = Console()
     check_writable(settings.out)
     shared = {field.name for field in fields(Settings)} & {field.name for field in fields(HingeDDPGSettings)}
-    base = HingeDDPGSettings(
-        constant_steps=0, learning_starts=256, **{name: getattr(settings, name) for name in shared}
-    )
+    given = {name: getattr(settings, name) for name in shared}
+    plain: dict[str, Any] = {"controls": ("code",), "constant_steps": 0, "few_anchor": 0.0}
+    base = HingeDDPGSettings(learning_starts=256, **plain, **given)
     improvement = Improvement(base)
     about = {
         "command": command_line(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from sr_env.envs.vector import BlindSRIterativeVectorEnv
 from sr_env.models import load_predictor
 from sr_env.photos import open_photos
 from sr_env.simulator import Simulator, SimulatorSettings
-from sr_env.utils.script import Weights
 
 
 @dataclass
@@ -45,7 +44,6 @@ class IterativeSettings(IterativeHingeConfig, ImprovementSettings):
     """
 
     out: Path = Path("runs/iterative")
-    reward: Weights = field(default_factory=lambda: {"lpips": 1.0})
     controls: tuple[str, ...] = ("code",)
     steps: int = 8000
     max_steps: int = 4

@@ -19,8 +19,7 @@ class ImprovementSettings:
     Attributes:
         out: Folder for everything that is written; one with the state or actor of another run is refused.
         photos: Folder of HR photos to train on, searched recursively; "bundled" takes scikit-image's photographs.
-        reward: Metrics and weights that the actor is paid by, such as ``--reward lpips=1``. By default a hundredth of
-            LPIPS is worth as much as a decibel, so that looks are not bought at any price.
+        reward: Metrics and weights that the actor is paid by, such as ``--reward psnr=1,lpips=20``.
         renderer: Name or path of the frozen renderer; None takes ``amnet_l_x{scale}``.
         predictor: Name or path of the pretrained actor; None takes ``predictor_x{scale}``.
         scale: Magnification.
@@ -51,7 +50,7 @@ class ImprovementSettings:
 
     out: Path = Path("runs/ddpg")
     photos: str = "bundled"
-    reward: Weights = field(default_factory=lambda: {"psnr": 1.0, "lpips": 100.0})
+    reward: Weights = field(default_factory=lambda: {"lpips": 1.0})
     renderer: str | None = None
     predictor: str | None = None
     scale: int = 4
