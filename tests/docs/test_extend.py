@@ -64,7 +64,7 @@ assert kept == ("pretrained" if run.selection.best is None else f"step {run.sele
 import numpy as np
 assert actor.act(np.zeros((48, 48, 3), np.uint8)).shape == (11,)
 assert sorted(Path("runs/mine/saved").glob("*.zip"))
-assert load_predictor("runs/mine/actor_x4.safetensors", controls=controls).card["reward"] == {"piq.haarpsi": 1}
+assert load_predictor(done.path, controls=settings.controls).card["reward"] == {"piq.haarpsi": 1}
 """,
 }
 

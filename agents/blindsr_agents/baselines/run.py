@@ -66,6 +66,7 @@ class BaselineSettings(FineTuneConfig, RandomSearchConfig, ImprovementSettings):
 
     method: Literal["gradient", "random", "constant"] = "gradient"
     out: Path = Path("runs/baseline")
+    controls: tuple[str, ...] = ("code", "sharpen")  # HingeDDPG's
     calls: int | None = None
     test_crops: int = 24
     test_widths: tuple[float, ...] | None = None

@@ -50,6 +50,7 @@ class HingeDDPGSettings(ImprovementSettings, HingeDDPGConfig):
         test_widths: Kernel widths of the test scenes; None takes those that are reported for the scale.
     """
 
+    controls: tuple[str, ...] = ("code", "sharpen")
     steps: int = 2560
     minutes: float = 30.0
     envs: int = 32

@@ -44,7 +44,6 @@ class IterativeSettings(IterativeHingeConfig, ImprovementSettings):
     """
 
     out: Path = Path("runs/iterative")
-    controls: tuple[str, ...] = ("code",)
     steps: int = 8000
     max_steps: int = 4
     correction: float = 0.5

@@ -62,7 +62,7 @@ class ImprovementSettings:
     softness: float = 0.0
     selection_widths: tuple[float, ...] = (0.2, 1.3, 2.6, 3.6)
     guards: Weights = field(default_factory=dict)
-    controls: tuple[str, ...] = ("code", "sharpen")
+    controls: tuple[str, ...] = ("code",)
     blend_renderer: str | None = None
     device: str = "auto"
     precision: Precision = "auto"
