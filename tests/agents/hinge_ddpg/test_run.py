@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from blindsr_agents.hinge_ddpg import HingeDDPG, train
+from blindsr_agents.hinge_ddpg import HingeDDPG, build, train
 from blindsr_agents.training import Improvement, Selection, write_state
 from train_ddpg import Settings, main
 
@@ -71,6 +71,15 @@ def test_guards_are_told_when_broken(small: Small, capsys: pytest.CaptureFixture
     for share in (0.5, 0.25, 0):
         assert f"step 8: that start is not taken; {share:g} of it gains" in told
     assert not read_verified(settings.out / "state.pt")["policy"]["critic.offset"].any()
+
+
+def test_few_photographs_hold_the_actor_to_where_it_began(small: Small) -> None:
+    """Few are those of which parts are held out to select by, in place of whole ones."""
+    for photos, few, anchor in ((16, True, 1.0), (2, False, 0.003)):
+        settings = small(selection_photos=photos)
+        improvement = Improvement(settings)
+        assert improvement.few is few
+        assert build(settings, improvement)[1].config.anchor == anchor
 
 
 @pytest.mark.parametrize("constant_steps", [8, 32])
