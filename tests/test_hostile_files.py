@@ -87,7 +87,7 @@ def torchvision_cache(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def torchvision_download(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(url: str, file: Any, what: str) -> str:
+    def download(url: str, file: Any, what: str, **settings: Any) -> str:
         file.write(path.read_bytes())
         file.seek(0)
         return url.rsplit("-", 1)[1].removesuffix(".pth")
