@@ -140,6 +140,15 @@ class Metric(nn.Module):
         """How much worse values are than others, in the metric's unit; negative where they are better."""
         return reference - values if self.higher_is_better else values - reference
 
+    def check_size(self, height: int, width: int) -> None:
+        """Raise :class:`UsageError` where images of this size are too small for it."""
+        needed = self.min_size + 2 * self.border
+        if min(height, width) < needed:
+            raise UsageError(
+                f"{self.name} with border {self.border} needs images of at least {needed}x{needed} pixels, not "
+                f"{height}x{width}: use larger patches, a smaller border, or another metric"
+            )
+
     def extra_repr(self) -> str:
         """Shown by ``print(metric)``."""
         return f"name={self.name}, border={self.border}"
@@ -178,12 +187,7 @@ class Metric(nn.Module):
                 f"{what} must be a float tensor [B, 3, H, W] in [0, 1], not {found}: "
                 f"divide 8-bit images by 255 and put the channels first"
             )
-        needed = self.min_size + 2 * self.border
-        if min(image.shape[-2:]) < needed:
-            raise UsageError(
-                f"{self.name} with border {self.border} needs images of at least {needed}x{needed} pixels, not "
-                f"{image.shape[-2]}x{image.shape[-1]}: use larger patches, a smaller border, or another metric"
-            )
+        self.check_size(image.shape[-2], image.shape[-1])
 
 
 @dataclass(frozen=True)

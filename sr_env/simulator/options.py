@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from sr_env.degradation import KERNEL_SIZE
+from sr_env.degradation.families import KernelFamily
 from sr_env.photos import PhotoSource
 from sr_env.simulator.settings import whole
 from sr_env.utils.checks import UsageError, check_choice
@@ -37,7 +38,7 @@ class SceneOptions:
     kernel: np.ndarray | None
 
     @classmethod
-    def parse(cls, options: Any, count: int, photos: PhotoSource, pairs: bool) -> SceneOptions:
+    def parse(cls, options: Any, count: int, photos: PhotoSource, family: KernelFamily) -> SceneOptions:
         """Check a user's options.
 
         Args:
@@ -47,10 +48,10 @@ class SceneOptions:
                 in place of the two).
             count: Number B of scenes.
             photos: The photos.
-            pairs: Whether two numbers are the widths of one kernel (anisotropic) or of two.
+            family: Of the kernels. Where both widths count, two numbers are those of one kernel, otherwise of two.
 
         Raises:
-            UsageError: An option is unknown or does not fit.
+            UsageError: An option is unknown, does not fit, or would not count in this family.
         """
         if options is not None and not isinstance(options, Mapping):
             raise UsageError(f"reset options {options!r} are no mapping: give such as {{'photo': 0}}")
@@ -64,14 +65,31 @@ class SceneOptions:
             raise UsageError("reset option kernel says the width and angle too: leave out kernel_width, kernel_angle")
 
         widths: Any = given.get("kernel_width")
-        pair = pairs and _depth(widths) == 1 and len(widths) == 2 and all(width is not None for width in widths)
-        angle = given.get("kernel_angle")
+        pair = (
+            family.two_widths
+            and _depth(widths) == 1
+            and len(widths) == 2
+            and all(width is not None for width in widths)
+        )
         kernel = given.get("kernel")
+        width = _widths(widths, count, (2,) if pair or _depth(widths) == 2 else ())
+        angle = _values("kernel_angle", given.get("kernel_angle"), count, (), "one number of radians", np.isfinite)
+        # What `info` says of a scene may be given again: an angle of 0, and one width twice.
+        if not family.has_angle and np.nan_to_num(angle).any():
+            raise UsageError(
+                f"reset option kernel_angle={_short(given['kernel_angle'])} would not count, since {family.name} "
+                "kernels have none: leave it out, or choose kernels such as 'anisotropic'"
+            )
+        if not family.two_widths and (width[:, 0] != width[:, 1])[~np.isnan(width[:, 0])].any():
+            raise UsageError(
+                f"reset option kernel_width={_short(widths)}: {family.name} kernels have one width, so that the second "
+                "would not count: give one, or choose kernels such as 'anisotropic'"
+            )
         return cls(
             _photo_indices(given.get("photo"), count, photos),
             _corners(given.get("crop"), count),
-            _widths(widths, count, (2,) if pair or _depth(widths) == 2 else ()),
-            _values("kernel_angle", angle, count, (), "one number of radians", np.isfinite),
+            width,
+            angle,
             None if kernel is None else _values("kernel", kernel, count, _side(kernel), _KERNEL, np.isfinite),
         )
 

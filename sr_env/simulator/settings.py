@@ -131,7 +131,7 @@ class SimulatorSettings:
                 f"patch_size {size} does not fit scale {self.scale}: choose a multiple of {self.scale} "
                 f"that is at least {self.scale * MIN_LR_SIZE}"
             )
-        if isinstance(self.photos, str) and not self.photos.strip():
+        if self.photos is None or (isinstance(self.photos, str) and not self.photos.strip()):
             raise UsageError(f"photos {self.photos!r} names no folder: give 'bundled', or the path of a folder")
         check_choice("split", self.split, SPLITS)
         check_choice("reference", self.reference, REFERENCES)

@@ -78,6 +78,7 @@ class Simulator:
             },
         }
         for metric in self.metrics.values():
+            metric.check_size(settings.patch_size, settings.patch_size)
             metric.full_precision = not metric.learned
         self.renderer = self._load_renderer(
             f"amnet_l_x{settings.scale}" if settings.renderer is None else settings.renderer
@@ -148,7 +149,7 @@ class Simulator:
 
     def parse(self, options: Mapping[str, Any] | None, count: int) -> SceneOptions:
         """Options as :meth:`draw` takes them, for ``count`` scenes, checked."""
-        return SceneOptions.parse(options, count, self.photos, self.degradation.family.two_widths)
+        return SceneOptions.parse(options, count, self.photos, self.degradation.family)
 
     def _kernels(self, uniforms: np.ndarray, fixed: SceneOptions) -> Kernels:
         """Kernels [B] of uniform numbers [B, 3] and of what is fixed."""

@@ -37,6 +37,8 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
         raise UsageError(f"unknown device {name!r}: choose auto, cpu, cuda or cuda:N") from error
     if device.type == "meta":
         raise UsageError(f"device {str(name)!r} holds no numbers: choose auto, cpu, cuda or cuda:N")
+    if device.type in ("cpu", "mps") and device.index:
+        raise UsageError(f"device {str(name)!r}: there is one {device.type} device, which has no number: leave it out")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UsageError(f"device {str(name)!r} asked for, but this machine has no Metal device: use 'cpu' or 'auto'")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from sr_env.degradation import bicubic_resize, quantize
+from sr_env.degradation import bicubic_resize, kernel_family, quantize
 from sr_env.simulator import SceneOptions, Scenes, Simulator, SimulatorSettings
 from sr_env.utils.checks import UsageError
 
@@ -79,7 +79,7 @@ def test_kernels_one_each_and_a_gaussian_like_the_familys(settings: dict[str, An
 def test_two_widths_are_a_pair_in_the_anisotropic_family_alone(settings: dict[str, Any]) -> None:
     isotropic = draw(make(settings), 2, {"kernel_width": (1.0, 2.0)}).kernels.widths
     assert isotropic.tolist() == [[1.0, 1.0], [2.0, 2.0]]
-    options = SceneOptions.parse({"kernel_width": (1.0, 2.0)}, 2, make(settings).photos, pairs=True)
+    options = SceneOptions.parse({"kernel_width": (1.0, 2.0)}, 2, make(settings).photos, kernel_family("anisotropic"))
     assert options.widths.tolist() == [[1.0, 2.0], [1.0, 2.0]]
 
 
@@ -90,6 +90,14 @@ def test_tensors_are_taken_as_arrays(settings: dict[str, Any]) -> None:
     info, lr = simulator.info(), simulator.scenes.lr
     simulator.reset(uniforms, {"kernel": kernels.numpy(), "photo": [1, 3]})
     assert info["photo"].tolist() == [1, 3]
+    assert torch.equal(lr, simulator.scenes.lr)
+
+
+def test_what_info_says_of_a_scene_may_be_given_again(settings: dict[str, Any]) -> None:
+    simulator, uniforms = make(settings), np.random.default_rng(0).random((2, 6))
+    simulator.reset(uniforms)
+    info, lr = simulator.info(), simulator.scenes.lr
+    simulator.reset(uniforms[::-1], {name: info[name] for name in ("photo", "crop", "kernel_width", "kernel_angle")})
     assert torch.equal(lr, simulator.scenes.lr)
 
 
@@ -106,6 +114,9 @@ def test_tensors_are_taken_as_arrays(settings: dict[str, Any]) -> None:
         ({"crop": [(0, 0), (1, 1, 1)]}, "does not fit"),
         ({"kernel_width": 99}, "kernel_width=99 does not fit.*under 21"),
         ({"kernel_width": True}, "kernel_width=True does not fit"),
+        ({"kernel_angle": 0.5}, "kernel_angle=0.5 would not count, since isotropic kernels have none"),
+        ({"kernel_angle": [None, 1]}, r"kernel_angle=\[None, 1\] would not count"),
+        ({"kernel_width": [(1.0, 1.0), (2.0, 1.0)]}, "isotropic kernels have one width"),
         ({"kernel_angle": float("inf")}, "kernel_angle=inf does not fit"),
         ({"kernel_angle": [0.0, float("nan")]}, "kernel_angle=.*does not fit"),
         ({"kernel": np.ones((4, 4))}, "kernels of shape .*odd"),

@@ -37,6 +37,13 @@ def test_unknown_device(name: str) -> None:
         resolve_device(name)
 
 
+@pytest.mark.parametrize("name", ["cpu:3", torch.device("cpu", 1), "mps:1"])
+def test_a_device_of_which_there_is_one_has_no_number(name: str | torch.device) -> None:
+    with pytest.raises(ValueError, match=r"there is one .* device, which has no number: leave it out"):
+        resolve_device(name)
+    assert resolve_device("cpu:0").type == "cpu"
+
+
 def test_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     assert uses_bf16("bf16", cpu)
