@@ -140,6 +140,7 @@ class BlindSREnv(gym.Env[Any, np.ndarray]):
         self.render_mode = render_mode
         self._window = Window("BlindSR") if render_mode == "human" else None
         self.simulator = Simulator(SimulatorSettings.from_kwargs(settings, ("render_mode",)), self._iterative)
+        self.simulator.check_patches()
         self.closed = False
         self.action_space = action_space(self.simulator)
         self.observation_space = observation_space(self.simulator)

@@ -91,6 +91,7 @@ class BlindSRVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         own = ("num_envs", "max_episode_steps", "render_mode", "actions_per_scene", "autoreset_mode")
         self.simulator = Simulator(SimulatorSettings.from_kwargs(settings, own), self._iterative)
+        self.simulator.check_patches()
         self.single_action_space = action_space(self.simulator)
         self.single_observation_space = observation_space(self.simulator)
         self.action_space = batch_space(self.single_action_space, num_envs)

@@ -78,7 +78,6 @@ class Simulator:
             },
         }
         for metric in self.metrics.values():
-            metric.check_size(settings.patch_size, settings.patch_size)
             metric.full_precision = not metric.learned
         self.renderer = self._load_renderer(
             f"amnet_l_x{settings.scale}" if settings.renderer is None else settings.renderer
@@ -146,6 +145,11 @@ class Simulator:
             )
         hr = crops(self.photos, photo, corner[:, 0], corner[:, 1], size)
         return self.degrade(to_images(hr, self.device), self._kernels(uniforms[:, 3:], fixed), photo, corner)
+
+    def check_patches(self) -> None:
+        """Raise :class:`UsageError` where a metric takes no pictures as small as the patches that are drawn."""
+        for metric in self.metrics.values():
+            metric.check_size(self.settings.patch_size, self.settings.patch_size)
 
     def parse(self, options: Mapping[str, Any] | None, count: int) -> SceneOptions:
         """Options as :meth:`draw` takes them, for ``count`` scenes, checked."""

@@ -74,6 +74,7 @@ class Improvement:
         self.simulator = Simulator(
             SimulatorSettings(photos=held_out, info_metrics=tuple(settings.guards), **settings.environment())
         )
+        self.simulator.check_patches()
         assert self.simulator.predictor is not None
         self.pretrained: Checkpoint[KernelPredictor] = widened(self.simulator.predictor, settings.controls)
         self.kept = kept_settings(

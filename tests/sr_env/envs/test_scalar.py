@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -18,7 +19,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import ClosedEnvironmentError
 from gymnasium.utils.env_checker import check_env
 
-from sr_env import BlindSREnv, BlindSRIterativeEnv, create_metric
+from sr_env import BlindSREnv, BlindSRIterativeEnv, BlindSRVectorEnv, create_metric
 from sr_env.utils import torchvision_compat  # noqa: F401
 from sr_env.utils.checks import UsageError
 from sr_env.utils.images import to_images
@@ -200,6 +201,13 @@ def test_a_module_can_be_the_renderer(tiny_settings: dict[str, Any]) -> None:
     scenes = simulator.scenes
     expected = Enlarge()(scenes.lr, torch.from_numpy(info["code"])[None]).clamp(0, 1)
     np.testing.assert_allclose(env.unwrapped.sr / 255, expected[0].permute(1, 2, 0).numpy(), atol=0.51 / 255)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("make", [BlindSREnv, BlindSRIterativeEnv, partial(BlindSRVectorEnv, 2)])
+def test_a_metric_that_needs_larger_patches_is_refused_at_once(make: Any, tiny_settings: dict[str, Any]) -> None:
+    for changes in ({"reward": {"piq.multi_scale_ssim": 1}}, {"info_metrics": ["piq.multi_scale_ssim"]}):
+        with pytest.raises(UsageError, match=r"multi_scale_ssim with border 4 needs images of .* 169x169 .*use larger"):
+            make(**tiny_settings | changes)
 
 
 def test_an_unknown_keyword_is_pythons_own_error(tiny_settings: dict[str, Any]) -> None:

@@ -72,11 +72,6 @@ def make(settings: dict[str, Any], **changes: Any) -> Simulator:
         ({"photos": ""}, "photos '' names no folder"),
         ({"photos": None}, "photos None names no folder: give 'bundled'"),
         ({"device": "cpu:3"}, "device 'cpu:3': there is one cpu device, which has no number"),
-        (
-            {"reward": {"piq.multi_scale_ssim": 1}},
-            "piq.multi_scale_ssim with border 4 needs images of at least 169x169",
-        ),
-        ({"info_metrics": ["piq.vif_p"], "patch_size": 48}, "piq.vif_p with border 4.*not 48x48: use larger patches"),
     ],
 )
 def test_wrong_settings_are_named(settings: dict[str, Any], changes: dict[str, Any], told: str) -> None:
