@@ -18,8 +18,10 @@ __version__ = "0.2.0"
 _HOMES = {
     "BlindSREnv": "envs.scalar",
     "BlindSRIterativeEnv": "envs.scalar",
+    "BlindSRRealEnv": "envs.scalar",
     "BlindSRVectorEnv": "envs.vector",
     "BlindSRIterativeVectorEnv": "envs.vector",
+    "BlindSRRealVectorEnv": "envs.vector",
     "BlindSRVecEnv": "envs.sb3",
     "Simulator": "simulator",
     "Upscaler": "upscale.upscaler",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 
 def register_envs() -> None:
-    """Register ``BlindSR-v0``, ``BlindSRControls-v0`` and ``BlindSRIterative-v0``, scalar and vector.
+    """Register ``BlindSR-v0``, ``BlindSRControls-v0``, ``BlindSRIterative-v0`` and ``BlindSRReal-v0``.
 
+    Each is there scalar and as a vector.
     A second call changes nothing. ``BlindSRControls-v0`` is the first with one more number in the action: sharpening
     works with every renderer and costs next to nothing, where blending takes two renderers.
 
@@ -30,4 +31,9 @@ def register_envs() -> None:
         id="BlindSRIterative-v0",
         entry_point="sr_env.envs.scalar:BlindSRIterativeEnv",
         vector_entry_point="sr_env.envs.vector:BlindSRIterativeVectorEnv",
+    )
+    register(
+        id="BlindSRReal-v0",
+        entry_point="sr_env.envs.scalar:BlindSRRealEnv",
+        vector_entry_point="sr_env.envs.vector:BlindSRRealVectorEnv",
     )

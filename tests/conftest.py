@@ -96,6 +96,23 @@ def tiny_predictor(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_checkpoint(path, network, load_basis("isotropic", 4), 4, {})
 
 
+@pytest.fixture(scope="session")
+def tiny_real(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Settings ``renderer`` and ``predictor``: untrained x4 networks for the longer codes of the kernels "real"."""
+    basis, folder = load_basis("real", 4), tmp_path_factory.mktemp("real")
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        network = AMNet(scale=4, channels=8, blocks=1, code_length=basis.code_length)
+        for block in network.body:
+            torch.nn.init.normal_(block.modulation.mlp[-1].weight, std=0.2)
+        predictor = KernelPredictor(channels=8, code_length=basis.code_length)
+    renderer = save_checkpoint(folder / "tiny_real_renderer.safetensors", network, basis, 4, {})
+    return {
+        "renderer": str(renderer),
+        "predictor": str(save_checkpoint(folder / "tiny_real_predictor.safetensors", predictor, basis, 4, {})),
+    }
+
+
 @pytest.fixture
 def tiny_settings(tiny_renderer: Path, tiny_predictor: Path, random_photos: list[np.ndarray]) -> dict[str, Any]:
     """Settings of a small environment with the networks and photos above."""

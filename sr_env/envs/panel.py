@@ -55,7 +55,8 @@ def scene_panel(simulator: Simulator, index: int = 0, episode: Episode | None = 
     episode = episode or simulator.episode
     scenes, current, steps = episode.scenes, episode.current, int(episode.steps[index])
     one = slice(index, index + 1)
-    hr_size = (scenes.hr.shape[-2], scenes.hr.shape[-1])
+    truth = scenes.truth
+    size = (current.sr.shape[-2], current.sr.shape[-1])
     # The same rows and columns before and after the action keep the picture's shape constant.
     values = {
         name: {
@@ -66,19 +67,23 @@ def scene_panel(simulator: Simulator, index: int = 0, episode: Episode | None = 
     }
     values |= {name: {"sr": float(value[index])} for name, value in current.values.items()}
     values["reward"] = {"sr": float(episode.reward[index])}
-    code = torch.stack((scenes.code[index], current.code[index]))
-    true, chosen = simulator.basis.decode(code).cpu().numpy()
-    width = ", ".join(f"{value:.2f}" for value in scenes.kernels.widths[index].unique().tolist())
+    title = simulator.photos.names[int(scenes.photo[index])]
+    codes = current.code[one]
+    if truth is not None:
+        codes = torch.cat((codes, truth.code[one]))
+        widths = ", ".join(f"{value:.2f}" for value in truth.kernels.widths[index].unique().tolist())
+        title += f", kernel width {widths}"
+    chosen, *true = simulator.basis.decode(codes).cpu().numpy()
     return draw_panel(
         lr=to_uint8(scenes.lr[one])[0],
-        bicubic=to_uint8(bicubic_resize(scenes.lr[one], hr_size).clamp(0, 1))[0],
+        bicubic=to_uint8(bicubic_resize(scenes.lr[one], size).clamp(0, 1))[0],
         sr=to_uint8(current.sr[one])[0],
-        hr=to_uint8(scenes.hr[one])[0],
-        kernel_true=true,
+        hr=None if truth is None else to_uint8(truth.hr[one])[0],
+        kernel_true=true[0] if true else None,
         kernel_chosen=chosen,
         values=values,
         lower_is_better=[name for name, metric in simulator.metrics.items() if not metric.higher_is_better],
-        title=f"{simulator.photos.names[int(scenes.photo[index])]}, kernel width {width}, step {steps}",
+        title=f"{title}, step {steps}",
     )
 
 
@@ -87,8 +92,8 @@ def draw_panel(
     lr: Pixels,
     bicubic: Pixels,
     sr: Pixels,
-    hr: Pixels,
-    kernel_true: NDArray[np.floating[Any]],
+    hr: Pixels | None,
+    kernel_true: NDArray[np.floating[Any]] | None,
     kernel_chosen: NDArray[np.floating[Any]],
     values: Mapping[str, Mapping[str, float]] | None = None,
     lower_is_better: Collection[str] = (),
@@ -99,14 +104,15 @@ def draw_panel(
     Above: the LR patch enlarged by bicubic interpolation, SR, HR and their absolute difference (mean over the channels,
     times 8, as a heat map). Below: the LR pixels as they are, the true and the chosen kernel on one colour scale
     (square root of the weight, so that a narrow kernel does not blacken a wide one), and the table of values, where the
-    best of each row is green and marked. Small patches are enlarged by a whole factor without smoothing.
+    best of each row is green and marked. Small patches are enlarged by a whole factor without smoothing. Where there is
+    no HR, the difference is that of SR and the bicubic enlargement.
 
     Args:
         lr: Observed patch, uint8 RGB ``[h, w, 3]``.
         bicubic: LR enlarged, uint8 RGB ``[H, W, 3]``.
         sr: Reconstruction, uint8 RGB ``[H, W, 3]``.
-        hr: Ground truth, uint8 RGB ``[H, W, 3]``.
-        kernel_true: Blur kernel of the degradation, ``[k, k]``, non-negative.
+        hr: Ground truth, uint8 RGB ``[H, W, 3]``; None where there is none.
+        kernel_true: Blur kernel of the degradation, ``[k, k]``, non-negative; None where it is unknown.
         kernel_chosen: Kernel that the action stands for, ``[k, k]``; negative weights are drawn as none.
         values: Rows of the table: ``{"psnr": {"reference": 27.1, "sr": 28.3}, "reward": {"sr": 1.2}}``; the columns are
             the inner names, in the order they first appear. Missing and NaN values are drawn as a dash.
@@ -122,34 +128,40 @@ def draw_panel(
         ValueError: A picture is no uint8 RGB array, SR, HR and bicubic differ in size, or a kernel is not
             two-dimensional.
     """
-    pictures = {"lr": lr, "bicubic": bicubic, "sr": sr, "hr": hr}
+    pictures = {"lr": lr, "bicubic": bicubic, "sr": sr} | ({} if hr is None else {"hr": hr})
     for name, picture in pictures.items():
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
             raise ValueError(f"{name} is {picture.dtype} of shape {list(picture.shape)}; give uint8 RGB [H, W, 3]")
-    if not bicubic.shape == sr.shape == hr.shape:
-        raise ValueError(
-            f"bicubic {list(bicubic.shape)}, sr {list(sr.shape)} and hr {list(hr.shape)} must have one shape; "
-            "enlarge lr by the scale"
-        )
-    for name, kernel in (("kernel_true", kernel_true), ("kernel_chosen", kernel_chosen)):
+    sizes = {name: list(picture.shape) for name, picture in pictures.items() if name != "lr"}
+    if any(shape != list(sr.shape) for shape in sizes.values()):
+        told = ", ".join(f"{name} {shape}" for name, shape in sizes.items())
+        raise ValueError(f"{told} must have one shape; enlarge lr by the scale")
+    kernels = {} if kernel_true is None else {"true": kernel_true}
+    kernels["chosen"] = kernel_chosen
+    for name, kernel in kernels.items():
         if kernel.ndim != 2 or 0 in kernel.shape:
-            raise ValueError(f"{name} has shape {list(kernel.shape)}; give a kernel [k, k]")
+            raise ValueError(f"kernel_{name} has shape {list(kernel.shape)}; give a kernel [k, k]")
 
-    factor = max(1, math.ceil(_MIN_CELL / min(hr.shape[:2])))
-    height, width = hr.shape[0] * factor, hr.shape[1] * factor
-    kernel_true, kernel_chosen = (np.nan_to_num(np.asarray(k, np.float64)) for k in (kernel_true, kernel_chosen))
-    peak = max(kernel_true.max(), kernel_chosen.max(), 1e-12)
-    above = (
+    factor = max(1, math.ceil(_MIN_CELL / min(sr.shape[:2])))
+    height, width = sr.shape[0] * factor, sr.shape[1] * factor
+    kernels = {name: np.nan_to_num(np.asarray(kernel, np.float64)) for name, kernel in kernels.items()}
+    peak = max(1e-12, *(kernel.max() for kernel in kernels.values()))
+    large = f"{sr.shape[1]} x {sr.shape[0]}"
+    compared, name = (bicubic, "bicubic") if hr is None else (hr, "HR")
+    above = [
         ("LR, bicubic", "", _fit(bicubic, height, width)),
-        ("SR", "", _fit(sr, height, width)),
-        ("HR", f"{hr.shape[1]} x {hr.shape[0]}", _fit(hr, height, width)),
-        ("|SR - HR|", f"x {_DIFFERENCE_GAIN}", _fit(_difference(sr, hr), height, width)),
-    )
-    below = (
+        ("SR", large if hr is None else "", _fit(sr, height, width)),
+        *([] if hr is None else [("HR", large, _fit(hr, height, width))]),
+        (f"|SR - {name}|", f"x {_DIFFERENCE_GAIN}", _fit(_difference(sr, compared), height, width)),
+    ]
+    below = [
         ("LR", f"{lr.shape[1]} x {lr.shape[0]}", _fit(lr, height, width)),
-        ("true kernel", f"peak {kernel_true.max():.3f}", _fit(_heat(kernel_true, peak), height, width)),
-        ("chosen kernel", f"peak {kernel_chosen.max():.3f}", _fit(_heat(kernel_chosen, peak), height, width)),
-    )
+        *(
+            (f"{name} kernel", f"peak {kernel.max():.3f}", _fit(_heat(kernel, peak), height, width))
+            for name, kernel in kernels.items()
+        ),
+    ]
+    cells = max(len(above) - 1, len(below))  # beside the table
 
     rows = {name: dict(row) for name, row in (values or {}).items()}
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
@@ -159,13 +171,13 @@ def draw_panel(
     table_height = _ROW * (1 + len(rows)) if rows else 0
 
     top = _GAP + (_LABEL if title else 0)
-    full_width = _round_up(5 * _GAP + 3 * width + table_width)
+    full_width = _round_up((cells + 2) * _GAP + cells * width + max(table_width, width))
     full_height = _round_up(top + 2 * (_LABEL + _GAP) + height + max(height, table_height))
     canvas = np.empty((full_height, full_width, 3), np.uint8)
     canvas[:] = _BACKGROUND
     second = top + _LABEL + height + _GAP
-    for y, cells in ((top, above), (second, below)):
-        for number, (_, _, cell) in enumerate(cells):
+    for y, row in ((top, above), (second, below)):
+        for number, (_, _, cell) in enumerate(row):
             x = _GAP + number * (width + _GAP)
             canvas[y + _LABEL : y + _LABEL + height, x : x + width] = cell
 
@@ -173,13 +185,13 @@ def draw_panel(
     draw = ImageDraw.Draw(image)
     if title:
         draw.text((_GAP, _GAP // 2 + 4), _shorten(title, full_width - 2 * _GAP), font=_font(), fill=_TEXT)
-    for y, cells in ((top, above), (second, below)):
-        for number, (label, note, _) in enumerate(cells):
+    for y, row in ((top, above), (second, below)):
+        for number, (label, note, _) in enumerate(row):
             x = _GAP + number * (width + _GAP)
             draw.text((x, y + _LABEL // 2), label, font=_font(), fill=_TEXT, anchor="lm")
             draw.text((x + width, y + _LABEL // 2), note, font=_font(), fill=_DIM, anchor="rm")
             draw.rectangle((x - 1, y + _LABEL - 1, x + width, y + _LABEL + height), outline=_FRAME)
-    left = _GAP + 3 * (width + _GAP)
+    left = _GAP + cells * (width + _GAP)
     if rows:
         _draw_table(draw, (left, second + _LABEL), table_width, rows, columns, column_widths, lower_is_better)
     return np.array(image)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -11,7 +12,7 @@ from gymnasium.error import ClosedEnvironmentError
 
 from sr_env.envs.panel import scene_panel
 from sr_env.envs.window import Window
-from sr_env.simulator import UNIFORMS_PER_SCENE, Simulator, SimulatorSettings
+from sr_env.simulator import REAL, UNIFORMS_PER_SCENE, Simulator, SimulatorSettings
 from sr_env.utils.checks import UsageError, check_choice
 from sr_env.utils.images import to_uint8
 
@@ -134,11 +135,13 @@ class BlindSREnv(gym.Env[Any, np.ndarray]):
 
     metadata: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 2}  # noqa: RUF012  # as Gymnasium types it
     _iterative = False
+    _defaults: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, render_mode: str | None = None, **settings: Any) -> None:
         check_choice("render_mode", render_mode, (None, *RENDER_MODES))
         self.render_mode = render_mode
         self._window = Window("BlindSR") if render_mode == "human" else None
+        settings = {**self._defaults, **settings}
         self.simulator = Simulator(SimulatorSettings.from_kwargs(settings, ("render_mode",)), self._iterative)
         self.simulator.check_patches()
         self.closed = False
@@ -208,7 +211,11 @@ class BlindSREnv(gym.Env[Any, np.ndarray]):
 
     @property
     def hr(self) -> np.ndarray:
-        """The sharp patch, uint8 [P, P, 3]."""
+        """The sharp patch, uint8 [P, P, 3].
+
+        Raises:
+            UsageError: Scenes are photographs as they are (``lr_photos``).
+        """
         return np.asarray(to_uint8(self.simulator.scenes.hr)[0])
 
     def render(self) -> np.ndarray | None:
@@ -271,3 +278,67 @@ class BlindSRIterativeEnv(BlindSREnv):
     """
 
     _iterative = True
+
+
+class BlindSRRealEnv(BlindSREnv):
+    """Blind super-resolution of photographs as they are, of which no sharp original exists.
+
+    ## Description
+    The renderer, the actions and the episodes are those of :class:`BlindSREnv` (`BlindSR-v0`). What is enlarged is
+    real: a crop of a photograph, scan or frame (LR), which nothing is done to. Nobody knows its blur, its noise or how
+    it was compressed, and there is no HR to compare with. The reward says how natural the result (SR) looks, and how
+    well it explains LR, compared with the pretrained predictor's.
+
+    ## Action Space
+    `Box(-1, 1, (18,), float32)`: a longer code in action units. Fifteen PCA coefficients describe a 49x49 kernel
+    (Gaussians, discs of a lens out of focus, lines of a short motion), and three levels follow: how noisy LR is, how
+    strongly it was compressed as JPEG, and how far it was sharpened. The codes of what occurs fill 80 % of the range.
+    With `kernels="isotropic"` and a renderer for these it is the code of `BlindSR-v0`, [10]. `controls` add to either.
+
+    ## Observation Space
+    `Box(0, 255, (p, p, 3), uint8)`: the crop, RGB, with `p = patch_size / scale` (48 by default).
+
+    ## Rewards
+    `score(SR) - score(reference)`, where the score is the weighted sum of metrics in `reward`, all of which need no
+    reference: `{"niqe": 1.0, "consistency": 0.1}` by default, which is 0.1 times the consistency in dB, less NIQE.
+    `"consistency"` is the PSNR between LR and SR blurred with the chosen kernel and reduced again. LR is noisy and
+    compressed and SR is to be clean, so it says how far the picture was left, and not how well noise was reproduced; at
+    a noise of 5 grey levels it cannot exceed 34 dB but by keeping it. A metric that needs HR raises `UsageError`.
+    NIQE and its like are easily fooled: watch another one (`info_metrics=["brisque"]`) beside the one that is paid.
+
+    ## Starting State
+    Photo and crop position are drawn uniformly, by the environment's seeded generator. `reset(options=...)` fixes
+    `photo` (index or name) and `crop` ((top, left) in the photo's own pixels). There is no kernel to fix.
+
+    ## Episode End
+    Every episode has one step and then terminates; `truncated` is False, since nothing is cut short.
+
+    ## Information
+    As `BlindSR-v0`, but for what would need HR: there is no `code_true`, `action_true`, `kernel_width` and
+    `kernel_angle`. `crop` is in the photo's own pixels. `env.unwrapped.hr` raises `UsageError`.
+
+    ## Arguments
+    As `BlindSR-v0`, with other defaults:
+
+    | argument | default |
+    |---|---|
+    | `lr_photos` | `"bundled"`: scikit-image's photographs, as they are; a folder, a list of uint8 RGB arrays |
+    | `kernels` | `"real"` |
+    | `renderer`, `predictor` | `"amnet_real_x4"`, `"predictor_real_x4"` |
+    | `reward` | `{"niqe": 1.0, "consistency": 0.1}` |
+    | `reference` | `"predictor"` |
+
+    ```python
+    env = gym.make("sr_env:BlindSRReal-v0", lr_photos="my_scans/", info_metrics=["brisque"])
+    ```
+
+    The other environments take `lr_photos` too: `BlindSRIterative-v0` with these arguments corrects in several steps.
+
+    `render_mode="rgb_array"` makes `render()` return a labelled panel: LR enlarged, SR, their difference, the chosen
+    kernel, and the metrics.
+
+    ## Version History
+    * v0: initial version.
+    """
+
+    _defaults = REAL

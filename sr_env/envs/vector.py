@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium.utils import seeding
@@ -12,7 +12,7 @@ from gymnasium.vector.utils import batch_space, iterate
 
 from sr_env.envs.panel import scene_panel
 from sr_env.envs.scalar import RENDER_MODES, action_space, check_open, observation_space, warn_of_no_mode
-from sr_env.simulator import UNIFORMS_PER_SCENE, Episode, Simulator, SimulatorSettings
+from sr_env.simulator import REAL, UNIFORMS_PER_SCENE, Episode, Simulator, SimulatorSettings
 from sr_env.simulator.settings import whole
 from sr_env.utils.checks import UsageError, check_choice
 from sr_env.utils.images import to_uint8
@@ -61,6 +61,7 @@ class BlindSRVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         "autoreset_mode": AutoresetMode.SAME_STEP,
     }
     _iterative = False
+    _defaults: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(
         self,
@@ -90,6 +91,7 @@ class BlindSRVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         own = ("num_envs", "max_episode_steps", "render_mode", "actions_per_scene", "autoreset_mode")
+        settings = {**self._defaults, **settings}
         self.simulator = Simulator(SimulatorSettings.from_kwargs(settings, own), self._iterative)
         self.simulator.check_patches()
         self.single_action_space = action_space(self.simulator)
@@ -275,7 +277,11 @@ class BlindSRVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
 
     @property
     def hr(self) -> np.ndarray:
-        """The sharp patches that belong to :attr:`sr`, uint8 [N, P, P, 3]."""
+        """The sharp patches that belong to :attr:`sr`, uint8 [N, P, P, 3].
+
+        Raises:
+            UsageError: Scenes are photographs as they are (``lr_photos``).
+        """
         return to_uint8((self._finished or self.simulator.episode).scenes.hr)
 
     def render(self) -> tuple[np.ndarray, ...] | None:
@@ -296,3 +302,9 @@ class BlindSRIterativeVectorEnv(BlindSRVectorEnv):
     """N copies of :class:`~sr_env.envs.scalar.BlindSRIterativeEnv` in one batch; see :class:`BlindSRVectorEnv`."""
 
     _iterative = True
+
+
+class BlindSRRealVectorEnv(BlindSRVectorEnv):
+    """N copies of :class:`~sr_env.envs.scalar.BlindSRRealEnv` in one batch; see :class:`BlindSRVectorEnv`."""
+
+    _defaults = REAL

@@ -201,8 +201,9 @@ class Piq:
         return PiqMetric(self, border, options)
 
 
-_PIQ: Mapping[str, Piq] = {
-    spec.name.removeprefix("piq."): spec
+#: The functions of piq, by our names.
+PIQ: Mapping[str, Piq] = {
+    spec.name: spec
     for spec in (
         Piq("piq.brisque", "BRISQUE (piq)", False, 2, 32, needs_reference=False),
         Piq("piq.dss", "DSS", min_size=32),
@@ -264,12 +265,12 @@ class PiqMetric(Metric):
 
 
 def _piq(name: str) -> MetricFactory:
-    if name not in _PIQ:
+    if (found := PIQ.get(f"piq.{name}")) is None:
         raise UsageError(
-            f"unknown metric 'piq.{name}': choose one of {', '.join(f'piq.{known}' for known in _PIQ)}, or register a "
-            "function that calls what piq has beside these"
+            f"unknown metric 'piq.{name}': choose one of {', '.join(PIQ)}, or register a function that calls what piq "
+            "has beside these"
         )
-    return _PIQ[name]
+    return found
 
 
 # --- pyiqa ------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
@@ -241,6 +242,10 @@ class MetricFactory(Protocol):
     def higher_is_better(self) -> bool:
         """Direction."""
 
+    @property
+    def needs_reference(self) -> bool:
+        """Whether HR images are needed."""
+
     def __call__(self, border: int = 0, **options: Any) -> Metric:
         """Make the metric."""
 
@@ -320,6 +325,27 @@ def find_metric(spec: Any) -> MetricFactory:
         f"unknown metric {spec!r}: choose one of {', '.join(available_metrics())}, 'piq.NAME' or 'pyiqa.NAME', "
         "or give a function of (sr, hr)"
     )
+
+
+def check_without_reference(specs: Iterable[Any]) -> None:
+    """Refuse metrics that compare with HR, where there is none; loads no weights.
+
+    Args:
+        specs: As in :func:`create_metric`.
+
+    Raises:
+        UsageError: One needs HR, or is unknown; the message names those that need none.
+    """
+    from sr_env.metrics.adapters import PIQ
+
+    for spec in specs:
+        if (found := find_metric(spec)).needs_reference:
+            known = [name for name, each in {**_REGISTRY, **PIQ}.items() if not each.needs_reference]
+            raise UsageError(
+                f"metric {found.name!r} compares with HR, which photographs as they are (lr_photos) lack: take one of "
+                f"{', '.join(known)}, one of pyiqa's without reference ('pyiqa.musiq', 'pyiqa.clipiqa'), or a function "
+                "of (sr)"
+            )
 
 
 def describe(spec: Any) -> MetricInfo:

@@ -1,10 +1,11 @@
 """The one place where a scene is drawn, degraded, rendered and scored."""
 
 from sr_env.simulator.options import SceneOptions
-from sr_env.simulator.scenes import Episode, Result, Scenes
+from sr_env.simulator.scenes import Episode, Result, Scenes, Truth
 from sr_env.simulator.settings import (
     CONSISTENCY,
     MAX_STEPS,
+    REAL,
     REFERENCES,
     Reference,
     SimulatorSettings,
@@ -15,6 +16,7 @@ from sr_env.simulator.simulator import UNIFORMS_PER_SCENE, Simulator
 __all__ = [
     "CONSISTENCY",
     "MAX_STEPS",
+    "REAL",
     "REFERENCES",
     "UNIFORMS_PER_SCENE",
     "Episode",
@@ -24,5 +26,6 @@ __all__ = [
     "Scenes",
     "Simulator",
     "SimulatorSettings",
+    "Truth",
     "reward_title",
 ]

@@ -16,7 +16,8 @@ from sr_env.simulator.settings import whole
 from sr_env.utils.checks import UsageError, check_choice
 
 _KERNEL = "a kernel [k, k] of finite numbers"
-OPTIONS = ("photo", "crop", "kernel_width", "kernel_angle", "kernel")
+_OF_KERNELS = ("kernel_width", "kernel_angle", "kernel")
+OPTIONS = ("photo", "crop", *_OF_KERNELS)
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class SceneOptions:
 
     Attributes:
         photo: Index of each photo, int64 [B]; -1 where it is drawn.
-        corner: Top and left of each crop in HR pixels, int64 [B, 2]; -1 where it is drawn.
+        corner: Top and left of each crop in the photo's pixels, int64 [B, 2]; -1 where it is drawn.
         widths: Kernel widths in HR pixels, float64 [B, 2]; NaN where they are drawn.
         angle: Angles in radians, float64 [B]; NaN where they are drawn.
         kernel: Whole kernels, float64 [B, k, k], NaN where they are drawn; None where all are.
@@ -38,17 +39,20 @@ class SceneOptions:
     kernel: np.ndarray | None
 
     @classmethod
-    def parse(cls, options: Any, count: int, photos: PhotoSource, family: KernelFamily) -> SceneOptions:
+    def parse(
+        cls, options: Any, count: int, photos: PhotoSource, family: KernelFamily, blurred: bool = True
+    ) -> SceneOptions:
         """Check a user's options.
 
         Args:
             options: None, or names with a single value for all scenes or a sequence of one each, among which None
-                leaves that scene's to chance: ``photo`` (index or name), ``crop`` ((top, left) in HR pixels),
+                leaves that scene's to chance: ``photo`` (index or name), ``crop`` ((top, left) in the photo's pixels),
                 ``kernel_width`` (HR pixels; a number, or two), ``kernel_angle`` (radians), ``kernel`` (an array [k, k]
                 in place of the two).
             count: Number B of scenes.
             photos: The photos.
             family: Of the kernels. Where both widths count, two numbers are those of one kernel, otherwise of two.
+            blurred: Whether the photos are blurred at all; options of kernels are refused where they are not.
 
         Raises:
             UsageError: An option is unknown, does not fit, or would not count in this family.
@@ -61,6 +65,10 @@ class SceneOptions:
         }
         for name in given:
             check_choice("reset option", name, OPTIONS)
+            if not blurred and name in _OF_KERNELS:
+                raise UsageError(
+                    f"reset option {name} blurs nothing in photographs as they are (lr_photos): fix photo or crop alone"
+                )
         if given.get("kernel") is not None and not given.keys().isdisjoint({"kernel_width", "kernel_angle"}):
             raise UsageError("reset option kernel says the width and angle too: leave out kernel_width, kernel_angle")
 

@@ -12,50 +12,100 @@ from torch.utils._pytree import tree_map
 
 from sr_env.degradation import Kernels
 from sr_env.metrics import Prepared
+from sr_env.utils.checks import UsageError
 
 
 @dataclass(frozen=True)
-class Scenes:
-    """A batch of B scenes: what was photographed, and how it was blurred.
+class Truth:
+    """What is known of B scenes because they were made: what was photographed, and how it was blurred.
 
     Attributes:
         hr: HR patches, float32 in [0, 1], [B, 3, P, P].
-        lr: LR images, float32 multiples of 1/255, [B, 3, p, p].
         kernels: The true kernels.
         code: True kernel codes, [B, L].
-        photo: Index of each photo in the source, int64 [B].
-        corner: Top and left of each crop, int64 [B, 2].
         prepared: What the metrics need of HR alone, computed once for all reconstructions of the scenes.
     """
 
     hr: Tensor
-    lr: Tensor
     kernels: Kernels
     code: Tensor
-    photo: np.ndarray
-    corner: np.ndarray
     prepared: Mapping[str, Prepared]
 
-    def repeat(self, times: int) -> Scenes:
-        """Every scene ``times`` times in a row, for several actions on each; nothing is computed again."""
-        hr, lr, code = (x.repeat_interleave(times, 0) for x in (self.hr, self.lr, self.code))
+    def repeat(self, times: int) -> Truth:
+        """Every scene's ``times`` times in a row."""
+        hr, code = (x.repeat_interleave(times, 0) for x in (self.hr, self.code))
         prepared = {name: reference.repeat(times) for name, reference in self.prepared.items()}
-        return Scenes(
-            hr, lr, self.kernels.repeat(times), code, self.photo.repeat(times), self.corner.repeat(times, 0), prepared
-        )
+        return Truth(hr, self.kernels.repeat(times), code, prepared)
 
-    def updated(self, rows: Tensor, new: Scenes) -> Scenes:
-        """The same with the scenes at ``rows``, int64 [R], replaced by ``new`` ones, [R]."""
-        hr, lr, code = (_put(getattr(self, name), rows, getattr(new, name)) for name in ("hr", "lr", "code"))
-        photo, corner = self.photo.copy(), self.corner.copy()
-        where = rows.cpu().numpy()
-        photo[where], corner[where] = new.photo, new.corner
+    def updated(self, rows: Tensor, new: Truth) -> Truth:
+        """The same with that of the scenes at ``rows``, int64 [R], replaced by that of ``new`` ones, [R]."""
+        hr, code = (_put(getattr(self, name), rows, getattr(new, name)) for name in ("hr", "code"))
         prepared = {
             name: replace(old, data=tree_map(lambda a, b: _put(a, rows, b), old.data, new.prepared[name].data))
             for name, old in self.prepared.items()
         }
-        kernels = updated_kernels(self.kernels, rows, new.kernels)
-        return Scenes(hr, lr, kernels, code, photo, corner, prepared)
+        return Truth(hr, updated_kernels(self.kernels, rows, new.kernels), code, prepared)
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """A batch of B scenes: what the agents see, and what is known of it.
+
+    Attributes:
+        lr: LR images, float32 multiples of 1/255, [B, 3, p, p].
+        photo: Index of each photo in the source, int64 [B].
+        corner: Top and left of each crop in the photo's pixels, int64 [B, 2].
+        truth: What LR was made from; None of photographs as they are. ``hr``, ``kernels`` and ``code`` are its own,
+            and raise :class:`~sr_env.utils.checks.UsageError` where there is none.
+    """
+
+    lr: Tensor
+    photo: np.ndarray
+    corner: np.ndarray
+    truth: Truth | None = None
+
+    @property
+    def hr(self) -> Tensor:
+        """HR patches, float32 in [0, 1], [B, 3, P, P]."""
+        return self._known("HR").hr
+
+    @property
+    def kernels(self) -> Kernels:
+        """The true kernels."""
+        return self._known("true kernel").kernels
+
+    @property
+    def code(self) -> Tensor:
+        """True kernel codes, [B, L]."""
+        return self._known("true code").code
+
+    @property
+    def prepared(self) -> Mapping[str, Prepared]:
+        """What the metrics need of HR; nothing where there is none, and no metric that needs it."""
+        return {} if self.truth is None else self.truth.prepared
+
+    def with_prepared(self, prepared: Mapping[str, Prepared]) -> Scenes:
+        """The same with what other metrics need of HR; unchanged where there is none."""
+        return self if self.truth is None else replace(self, truth=replace(self.truth, prepared=prepared))
+
+    def _known(self, what: str) -> Truth:
+        if self.truth is None:
+            raise UsageError(f"photographs as they are (lr_photos) have no {what}: give photos to make scenes with one")
+        return self.truth
+
+    def repeat(self, times: int) -> Scenes:
+        """Every scene ``times`` times in a row, for several actions on each; nothing is computed again."""
+        truth = None if self.truth is None else self.truth.repeat(times)
+        lr = self.lr.repeat_interleave(times, 0)
+        return Scenes(lr, self.photo.repeat(times), self.corner.repeat(times, 0), truth)
+
+    def updated(self, rows: Tensor, new: Scenes) -> Scenes:
+        """The same with the scenes at ``rows``, int64 [R], replaced by ``new`` ones, [R]."""
+        photo, corner = self.photo.copy(), self.corner.copy()
+        where = rows.cpu().numpy()
+        photo[where], corner[where] = new.photo, new.corner
+        known = None if self.truth is None or new.truth is None else self.truth.updated(rows, new.truth)
+        return Scenes(_put(self.lr, rows, new.lr), photo, corner, known)
 
 
 def updated_kernels(kernels: Kernels, rows: Tensor, new: Kernels) -> Kernels:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Real
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -30,6 +31,10 @@ REFERENCES: Mapping[str, str] = {
 SPLITS: tuple[str, ...] = ("train", "test", "all")
 #: Term of the reward that needs the code beside the picture: see :meth:`~sr_env.simulator.Simulator.consistency`.
 CONSISTENCY = "consistency"
+#: Settings of ``BlindSRReal-v0`` where none are given.
+REAL: Mapping[str, Any] = MappingProxyType(
+    {"lr_photos": "bundled", "kernels": "real", "reward": {"niqe": 1.0, CONSISTENCY: 0.1}, "reference": "predictor"}
+)
 #: Longest episode that ``max_steps`` may ask for.
 MAX_STEPS = 64
 #: Largest weight of a term of the reward: float32 then still resolves the other terms.
@@ -43,21 +48,24 @@ class SimulatorSettings:
     Attributes:
         photos: HR images: "bundled" (scikit-image's photographs), a folder (searched recursively), a list of uint8 RGB
             arrays [H, W, 3], or a :class:`~sr_env.photos.PhotoSource`.
+        lr_photos: Photographs to be enlarged as they are, in place of ``photos`` and of the same kinds: scenes are
+            crops of them at the LR size, nothing is blurred or reduced, and there is no HR. Metrics must then need no
+            reference. None makes scenes of ``photos``.
         split: Part of the bundled photos: "train", "test" or "all"; other sources are taken whole.
         scale: Magnification, 2, 3 or 4.
-        patch_size: HR patch side in pixels, divisible by ``scale``.
+        patch_size: HR patch side in pixels, divisible by ``scale``; that of SR where there is no HR.
         renderer: The frozen renderer, as :func:`~sr_env.models.load_renderer` takes it: a name, the path of a
             checkpoint, or a module that takes LR images [B, 3, h, w] and codes [B, L]; None takes
-            ``amnet_l_x{scale}``.
+            ``amnet_l_x{scale}``, or ``amnet_real_x{scale}`` for the kernels "real".
         predictor: Name or path of the kernel predictor; None takes the released one of the renderer's kernels, such as
             ``predictor_x{scale}``. It is only loaded for the reference "predictor".
         reward: Metric names and weights of the score, such as ``{"psnr": 1, "lpips": 20}``; a metric that is better
             when lower counts negatively. Beside the metrics there is "consistency": the PSNR in dB between LR and the
             SR image blurred with the chosen kernel and reduced, which needs no HR and keeps a metric that is easily
-            fooled from leaving what was photographed.
+            fooled from leaving what was photographed. Where LR is noisy, SR that reproduces it best has the noise in.
         reference: What the score is compared with: "bicubic" enlargement, the renderer with the "predictor"'s code,
             or "none" (the reward is the score itself).
-        info_metrics: Metrics reported in ``info`` beside those of the reward.
+        info_metrics: Metrics, and "consistency", reported in ``info`` beside those of the reward.
         info_images: Whether ``info`` of a step holds the SR image as ``sr``, uint8 [P, P, 3].
         kernels: Kernel family, "isotropic", "anisotropic" or another registered one; the renderer's own.
         widths: Range of kernel widths in HR pixels, under 21; None takes the family's usual one.
@@ -82,6 +90,7 @@ class SimulatorSettings:
     """
 
     photos: str | os.PathLike[str] | PhotoSource | Sequence[np.ndarray] = "bundled"
+    lr_photos: str | os.PathLike[str] | PhotoSource | Sequence[np.ndarray] | None = None
     split: Literal["train", "test", "all"] = "train"
     scale: int = 4
     patch_size: int = 192
@@ -131,8 +140,15 @@ class SimulatorSettings:
                 f"patch_size {size} does not fit scale {self.scale}: choose a multiple of {self.scale} "
                 f"that is at least {self.scale * MIN_LR_SIZE}"
             )
-        if self.photos is None or (isinstance(self.photos, str) and not self.photos.strip()):
-            raise UsageError(f"photos {self.photos!r} names no folder: give 'bundled', or the path of a folder")
+        for name in ("photos", "lr_photos"):
+            value = getattr(self, name)
+            if (name == "photos" and value is None) or (isinstance(value, str) and not value.strip()):
+                raise UsageError(f"{name} {value!r} names no folder: give 'bundled', or the path of a folder")
+        if self.lr_photos is not None:
+            if not (isinstance(self.photos, str) and self.photos == "bundled"):
+                raise UsageError("photos and lr_photos are both given: give photos with HR, or those without, alone")
+            if self.widths is not None:
+                raise UsageError(f"widths {self.widths!r} blur nothing in lr_photos, which stay as they are: leave out")
         check_choice("split", self.split, SPLITS)
         check_choice("reference", self.reference, REFERENCES)
         _check_reward(self.reward)
@@ -168,6 +184,12 @@ class SimulatorSettings:
             raise UsageError(
                 f"correction {self.correction!r} is no number in (0, 2]: it is the largest change of an action"
             )
+
+    @property
+    def renderer_or_default(self) -> str | os.PathLike[str] | nn.Module:
+        """The renderer, or the released one for these kernels."""
+        size = "real" if self.kernels == "real" else "l"
+        return f"amnet_{size}_x{self.scale}" if self.renderer is None else self.renderer
 
     @property
     def reward_sentence(self) -> str:

@@ -1,6 +1,7 @@
 """The one place where a scene is drawn, degraded, rendered and scored; batch-first, on one device.
 
-Read top to bottom, this file is the way of the data: :meth:`Simulator.draw` cuts HR patches and makes their LR images,
+Read top to bottom, this file is the way of the data: :meth:`Simulator.draw` cuts HR patches and makes their LR images
+(or cuts LR images out of photographs that are to be enlarged as they are, and there is no HR),
 :meth:`Simulator.render` turns codes into SR images, :meth:`Simulator.score` judges them, and :meth:`Simulator.reset`
 and :meth:`Simulator.step` string these together into episodes. The environments only translate to Gymnasium's types.
 """
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from sr_env.degradation import Degradation, Kernels, bicubic_resize, quantize
-from sr_env.metrics import WeightedScore, create_metric
+from sr_env.metrics import WeightedScore, check_without_reference, create_metric
 from sr_env.models import (
     Checkpoint,
     Controls,
@@ -29,7 +30,7 @@ from sr_env.models import (
 )
 from sr_env.photos import crops, open_photos
 from sr_env.simulator.options import SceneOptions
-from sr_env.simulator.scenes import Episode, Result, Scenes, updated_kernels
+from sr_env.simulator.scenes import Episode, Result, Scenes, Truth, updated_kernels
 from sr_env.simulator.settings import CONSISTENCY, SimulatorSettings
 from sr_env.utils.checks import UsageError
 from sr_env.utils.devices import autocast, channels_last, resolve_device, uses_bf16
@@ -51,6 +52,7 @@ class Simulator:
         objective: The metrics of the reward as one weighted sum, through which gradients flow where they have any;
             without the consistency, which needs the code too.
         controls: What the A numbers of an action are; the code's L come first, and without further controls A is L.
+        real: Whether scenes are photographs as they are, of which nothing more is known.
 
     Raises:
         UsageError: A setting is wrong, checkpoints do not fit each other, or a checkpoint or folder does not exist.
@@ -62,26 +64,26 @@ class Simulator:
         self.iterative = iterative
         self.horizon = settings.max_steps if iterative else 1
         self.scale = settings.scale
+        self.real = settings.lr_photos is not None
         self.degradation = Degradation(settings.scale, settings.kernels, settings.reduction, settings.widths)
         self.device = resolve_device(settings.device)
         for precision in (settings.precision, settings.metric_precision):
             uses_bf16(precision, self.device)  # an unknown one shows here
         weights = dict(settings.reward)
         self._consistency = float(weights.pop(CONSISTENCY, 0.0))
+        others = [name for name in settings.info_metrics if name not in settings.reward]
+        self._measures_consistency = bool(self._consistency) or CONSISTENCY in others
+        others = [name for name in others if name != CONSISTENCY]
+        if self.real:
+            check_without_reference([*weights, *others])
         self.objective = WeightedScore(weights, border=settings.scale, device=self.device)
         self.metrics = {
             **self.objective.metrics,
-            **{
-                name: create_metric(name, border=settings.scale, device=self.device)
-                for name in settings.info_metrics
-                if name not in settings.reward
-            },
+            **{name: create_metric(name, border=settings.scale, device=self.device) for name in others},
         }
         for metric in self.metrics.values():
             metric.full_precision = not metric.learned
-        self.renderer = self._load_renderer(
-            f"amnet_l_x{settings.scale}" if settings.renderer is None else settings.renderer
-        )
+        self.renderer = self._load_renderer(settings.renderer_or_default)
         self.basis = self.renderer.basis
         partner = None
         if "blend" in settings.controls:
@@ -96,13 +98,14 @@ class Simulator:
                 basis=self.basis,
                 device=self.device,
             )
+        self.lr_size = settings.patch_size // settings.scale
+        self._crop_size = self.lr_size if self.real else settings.patch_size
         self.photos = open_photos(
-            settings.photos,
+            settings.photos if settings.lr_photos is None else settings.lr_photos,
             split=settings.split,
-            min_size=settings.patch_size,
+            min_size=self._crop_size,
             memory_budget=settings.memory_budget,
         )
-        self.lr_size = settings.patch_size // settings.scale
         self.code_length = self.basis.code_length
         self._episode: Episode | None = None
 
@@ -121,14 +124,15 @@ class Simulator:
         Args:
             uniforms: Numbers in [0, 1), [B, 6]: photo, top, left, two widths, angle.
             options: Fixes parts of the scenes, for all (a single value) or each (a sequence of B, where None leaves one
-                to chance): ``photo`` (index or name), ``crop`` ((top, left) in HR pixels), ``kernel_width`` (HR pixels;
-                a number, or two for the anisotropic family), ``kernel_angle`` (radians), ``kernel`` (an array [k, k],
-                k odd and at most 21, which is scaled to sum to one).
+                to chance): ``photo`` (index or name), ``crop`` ((top, left) in the photo's pixels), and but for
+                photographs as they are ``kernel_width`` (HR pixels; a number, or two for the anisotropic family),
+                ``kernel_angle`` (radians), ``kernel`` (an array [k, k], k odd and at most 21, which is scaled to sum to
+                one).
 
         Raises:
             UsageError: An option is unknown or does not fit.
         """
-        count, size = len(uniforms), self.settings.patch_size
+        count, size = len(uniforms), self._crop_size
         fixed = options if isinstance(options, SceneOptions) else self.parse(options, count)
         # The largest number under one, times a count, may round up to the count.
         photo = np.minimum((uniforms[:, 0] * len(self.photos)).astype(np.int64), len(self.photos) - 1)
@@ -143,8 +147,10 @@ class Simulator:
                 f"reset option crop {corner[first].tolist()} leaves photo {self.photos.names[photo[first]]!r}: give a "
                 f"corner of {size}x{size} up to {(room[first] - 1).tolist()}"
             )
-        hr = crops(self.photos, photo, corner[:, 0], corner[:, 1], size)
-        return self.degrade(to_images(hr, self.device), self._kernels(uniforms[:, 3:], fixed), photo, corner)
+        cut = to_images(crops(self.photos, photo, corner[:, 0], corner[:, 1], size), self.device)
+        if self.real:
+            return Scenes(cut, photo, corner)
+        return self.degrade(cut, self._kernels(uniforms[:, 3:], fixed), photo, corner)
 
     def check_patches(self) -> None:
         """Raise :class:`UsageError` where a metric takes no pictures as small as the patches that are drawn."""
@@ -153,7 +159,7 @@ class Simulator:
 
     def parse(self, options: Mapping[str, Any] | None, count: int) -> SceneOptions:
         """Options as :meth:`draw` takes them, for ``count`` scenes, checked."""
-        return SceneOptions.parse(options, count, self.photos, self.degradation.family)
+        return SceneOptions.parse(options, count, self.photos, self.degradation.family, not self.real)
 
     def _kernels(self, uniforms: np.ndarray, fixed: SceneOptions) -> Kernels:
         """Kernels [B] of uniform numbers [B, 3] and of what is fixed."""
@@ -176,7 +182,7 @@ class Simulator:
         lr = self.degradation(hr, kernels)
         with self.measuring():
             prepared = {name: metric.prepare(hr) for name, metric in self.metrics.items() if metric.needs_reference}
-        return Scenes(hr, lr, kernels, self.basis.code_of(kernels), photo, corner, prepared)
+        return Scenes(lr, photo, corner, Truth(hr, kernels, self.basis.code_of(kernels), prepared))
 
     @torch.no_grad()
     def render(self, lr: Tensor, code: Tensor, values: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -203,8 +209,9 @@ class Simulator:
         with self.measuring():
             terms = {name: metric(sr, scenes.prepared.get(name)) for name, metric in self.metrics.items()}
         score = self.objective.combine(terms)
-        if self._consistency:
+        if self._measures_consistency:
             terms[CONSISTENCY] = self.consistency(scenes.lr, sr, code)
+        if self._consistency:
             score = score + self._consistency * terms[CONSISTENCY]
         values = {name: score.new_full((len(sr),), value) for name, value in self.controls.neutral.items()}
         return Result(sr, code, score, terms, values)
@@ -222,7 +229,8 @@ class Simulator:
     def consistency(self, lr: Tensor, sr: Tensor, code: Tensor) -> Tensor:
         """PSNR in dB, [B], between LR and SR [B, 3, P, P] blurred with the code's kernel and reduced; at most 60.
 
-        Rounding LR to 8 bit alone costs all above about 59 dB. The decoded kernel is scaled to sum to one.
+        Rounding LR to 8 bit alone costs all above about 59 dB. The decoded kernel is scaled to sum to one. Of a longer
+        code the levels do not count: SR is not made noisy or compressed, as LR may be, which costs the most there.
         """
         kernels = self.basis.decode(code)
         kernels = kernels / kernels.sum((1, 2), keepdim=True)
@@ -275,8 +283,9 @@ class Simulator:
     @torch.no_grad()
     def bicubic(self, scenes: Scenes) -> Result:
         """The bicubic enlargement, judged."""
-        sr = quantize(bicubic_resize(scenes.lr, (scenes.hr.shape[-2], scenes.hr.shape[-1])))
-        return self.score(scenes, sr, torch.zeros_like(scenes.code))
+        height, width = scenes.lr.shape[-2:]
+        sr = quantize(bicubic_resize(scenes.lr, (height * self.scale, width * self.scale)))
+        return self.score(scenes, sr, sr.new_zeros(len(sr), self.code_length))
 
     # ------------------------------------------------------------------------------------------------------- episodes
 
@@ -414,11 +423,11 @@ class Simulator:
         """
         episode = self.episode
         scenes, current, reference = episode.scenes, episode.current, episode.reference
-        columns: dict[str, Tensor] = {
-            "code_true": scenes.code,
-            "action_true": self._action_of(scenes.code),
-            "kernel_width": scenes.kernels.widths,
-            "kernel_angle": scenes.kernels.angles,
+        columns: dict[str, Tensor] = {}
+        if (truth := scenes.truth) is not None:
+            columns = {"code_true": truth.code, "action_true": self._action_of(truth.code)}
+            columns |= {"kernel_width": truth.kernels.widths, "kernel_angle": truth.kernels.angles}
+        columns |= {
             "score_reference": reference.score,
             **{f"{name}_reference": value for name, value in reference.terms.items()},
         }

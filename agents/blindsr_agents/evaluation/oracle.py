@@ -10,7 +10,7 @@ Every search maximises a function of actions [B, K, L], K candidates for each of
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -79,8 +79,8 @@ class SimulatedScore:
         reference: Tensor | None = None,
     ) -> None:
         self.simulator = simulator
-        self.scenes = replace(
-            scenes, prepared={name: value for name, value in scenes.prepared.items() if name in simulator.metrics}
+        self.scenes = scenes.with_prepared(
+            {name: value for name, value in scenes.prepared.items() if name in simulator.metrics}
         )
         self._repeated = {1: self.scenes}
         #: Metric -> its values [B, 1] with the reference's code, and how much worse they may be.
@@ -92,7 +92,7 @@ class SimulatedScore:
 
     def __call__(self, actions: Tensor) -> Tensor:
         """Actions [B, K, L] in [-1, 1] -> scores [B, K]."""
-        pixels = self.scenes.hr[:, 0].numel()
+        pixels = self.scenes.lr[:, 0].numel() * self.simulator.scale**2
         pieces = actions.split(max(1, _PIXELS // pixels), dim=1)
         score = self._differentiable if torch.is_grad_enabled() and actions.requires_grad else self._plain
         return torch.cat([score(piece) for piece in pieces], 1)

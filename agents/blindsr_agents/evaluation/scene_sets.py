@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ _BATCH = 12
 _PIXELS = 2**19
 #: Scenes -> their reconstruction.
 Method = Callable[[Scenes], Result]
-#: Index of a width, indices of photos or crops [B], and their scenes.
+#: Index of a condition, indices of photos or crops [B], and their scenes.
 Placed = tuple[int, np.ndarray, Scenes]
 
 
@@ -41,28 +40,39 @@ def true_kernel(simulator: Simulator) -> Method:
 class SceneSet(ABC):
     """Fixed scenes on which methods are compared: N photos or crops, each blurred with each of several widths.
 
+    Of photographs as they are (``lr_photos``) there are N photos or crops, once.
+
     Args:
         simulator: Degrades, renders and scores.
-        widths: Kernel widths in HR pixels.
+        widths: Kernel widths in HR pixels; none for photographs as they are.
         count: N.
 
     Attributes:
         simulator: As given.
         widths: As given.
+        conditions: The widths, or None alone for photographs as they are: one row of the scores each.
         count: As given.
 
     Raises:
-        UsageError: There is no width, or one twice.
+        UsageError: There is no width, or one twice, or one for photographs that are not blurred.
     """
 
     def __init__(self, simulator: Simulator, widths: Sequence[float], count: int) -> None:
         self.simulator, self.widths, self.count = simulator, tuple(widths), count
-        if not self.widths or len(set(self.widths)) < len(self.widths):
+        if simulator.real:
+            if self.widths:
+                raise UsageError(f"kernel widths {self.widths} blur nothing in lr_photos, which stay as they are")
+        elif not self.widths or len(set(self.widths)) < len(self.widths):
             raise UsageError(f"kernel widths {self.widths} must be at least one, each given once")
+        self.conditions: tuple[float | None, ...] = self.widths or (None,)
+
+    def by_width(self, values: Iterable[float]) -> dict[str, float]:
+        """Values, one per condition, by the width as text; nothing of photographs as they are."""
+        return {f"{width:g}": float(value) for width, value in zip(self.widths, values, strict=False)}
 
     @abstractmethod
     def parts(self) -> Iterator[Placed]:
-        """All scenes in batches, each with the index of its width and the indices of its N photos or crops."""
+        """All scenes in batches, each with the index of its condition and the indices of its N photos or crops."""
 
     def score(self, method: Method) -> Scores:
         """Scores and metrics of a method on every scene."""
@@ -77,12 +87,12 @@ class SceneSet(ABC):
             done: Called after every batch of every method.
         """
         values: dict[str, dict[str, np.ndarray]] = {name: {} for name in methods}
-        for width, places, scenes in self.parts():
+        for row, places, scenes in self.parts():
             for name, method in methods.items():
                 result = method(scenes)
                 for column, value in {"score": result.score, **result.terms}.items():
-                    table = values[name].setdefault(column, np.full((len(self.widths), self.count), np.nan))
-                    table[width, places] = value.double().cpu().numpy()
+                    table = values[name].setdefault(column, np.full((len(self.conditions), self.count), np.nan))
+                    table[row, places] = value.double().cpu().numpy()
                 if done is not None:
                     done()
         return {name: Scores(columns) for name, columns in values.items()}
@@ -98,12 +108,11 @@ class FixedScenes(SceneSet):
     Args:
         simulator: Draws and scores.
         crops: Crops in all, taken in turn from the photos (all of them where there are fewer photos).
-        widths: Kernel widths in HR pixels.
+        widths: Kernel widths in HR pixels; none for photographs as they are.
         seed: Seed of the crops' places.
 
     Attributes:
-        widths: The widths.
-        batches: Per width, the scenes in batches.
+        batches: Per condition, the scenes in batches.
     """
 
     def __init__(self, simulator: Simulator, crops: int, widths: Sequence[float], seed: int) -> None:
@@ -112,15 +121,15 @@ class FixedScenes(SceneSet):
         order = rng.permutation(len(simulator.photos)) if crops < len(simulator.photos) else None
         photos = [int(order[i]) if order is not None else i % len(simulator.photos) for i in range(crops)]
         uniforms = rng.random((crops, UNIFORMS_PER_SCENE))
-        self.batches: dict[float, list[Scenes]] = {
+        self.batches: dict[float | None, list[Scenes]] = {
             width: [
                 simulator.draw(
                     uniforms[start : start + _BATCH],
-                    {"photo": photos[start : start + _BATCH], "kernel_width": width},
+                    {"photo": photos[start : start + _BATCH]} | ({} if width is None else {"kernel_width": width}),
                 )
                 for start in range(0, crops, _BATCH)
             ]
-            for width in self.widths
+            for width in self.conditions
         }
 
     def take(self, widths: np.ndarray, crops: np.ndarray) -> Scenes:
@@ -136,23 +145,23 @@ class FixedScenes(SceneSet):
 
     def parts(self) -> Iterator[Placed]:
         """The crops in turn, width by width."""
-        for width, batches in enumerate(self.batches.values()):
+        for row, batches in enumerate(self.batches.values()):
             for number, scenes in enumerate(batches):
-                yield width, np.arange(number * _BATCH, number * _BATCH + len(scenes.lr)), scenes
+                yield row, np.arange(number * _BATCH, number * _BATCH + len(scenes.lr)), scenes
 
 
 class WholeScenes(SceneSet):
-    """Whole photographs, blurred with each of several widths.
+    """Whole photographs, blurred with each of several widths, or as they are.
 
     Photos of one shape share a batch. A photo's HR image and what the metrics need of it are held once for all widths.
 
     Args:
         simulator: Degrades and scores.
-        widths: Kernel widths in HR pixels.
+        widths: Kernel widths in HR pixels; none for photographs as they are.
         photos: The photos; None takes the simulator's.
         max_photos: The first so many; None takes all.
-        max_side: Longest side in HR pixels that a photo keeps, around its centre; None keeps all. Either way the sides
-            are cut to multiples of the scale, around the centre too.
+        max_side: Longest side in HR pixels (of SR, where there is no HR) that a photo keeps, around its centre; None
+            keeps all. Either way the sides of HR are cut to multiples of the scale, around the centre too.
         keep: Hold all scenes in memory, for several calls of ``score``; else they are made anew for each.
 
     Attributes:
@@ -180,11 +189,12 @@ class WholeScenes(SceneSet):
             raise UsageError(f"max_side {max_side} is under {smallest} pixels, eight of the LR image: give more")
         super().__init__(simulator, widths, min(len(self.photos), max_photos or len(self.photos)))
         self.names = self.photos.names[: self.count]
-        shapes = np.minimum(self.photos.shape_array[: self.count], max_side or np.iinfo(np.int64).max)
-        shapes = shapes // simulator.scale * simulator.scale
+        shapes = self.photos.shape_array[: self.count] * (simulator.scale if simulator.real else 1)
+        shapes = np.minimum(shapes, max_side or np.iinfo(np.int64).max) // simulator.scale * simulator.scale
         if shapes.min() < smallest:
             name, found = self.names[int(shapes.min(1).argmin())], int(shapes.min())
-            raise UsageError(f"photo {name!r} has {found} pixels on one side, {smallest} are needed: leave it out")
+            told = f"{found}, enlarged," if simulator.real else found
+            raise UsageError(f"photo {name!r} has {told} pixels on one side, {smallest} are needed: leave it out")
         self._shapes = shapes
         self._chunks: list[np.ndarray] = []
         for shape in np.unique(shapes, axis=0):
@@ -196,7 +206,7 @@ class WholeScenes(SceneSet):
     @property
     def part_count(self) -> int:
         """Number of batches that :meth:`parts` gives."""
-        return len(self._chunks) * len(self.widths)
+        return len(self._chunks) * len(self.conditions)
 
     def parts(self) -> Iterator[Placed]:
         """The photos shape by shape."""
@@ -205,9 +215,9 @@ class WholeScenes(SceneSet):
     def _make(self) -> Iterator[Placed]:
         simulator = self.simulator
         for photos in self._chunks:
-            height, width = self._shapes[photos[0]]
+            height, width = self._shapes[photos[0]] // (simulator.scale if simulator.real else 1)
             corner = (self.photos.shape_array[photos] - (height, width)) // 2
-            hr = to_images(
+            cut = to_images(
                 np.stack(
                     [
                         self.photos[index][top : top + height, left : left + width]
@@ -216,9 +226,11 @@ class WholeScenes(SceneSet):
                 ),
                 simulator.device,
             )
+            if simulator.real:
+                yield 0, photos, Scenes(cut, photos, corner)
             prepared = None
             for row, kernel_width in enumerate(self.widths):
                 kernels = simulator.degradation.build(np.full(len(photos), kernel_width), device=simulator.device)
-                scenes = simulator.degrade(hr, kernels, photos, corner)
+                scenes = simulator.degrade(cut, kernels, photos, corner)
                 prepared = prepared or scenes.prepared
-                yield row, photos, replace(scenes, prepared=prepared)
+                yield row, photos, scenes.with_prepared(prepared)

@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from sr_env.models import KernelPredictor, load_predictor
+from sr_env.models import KernelPredictor, default_predictor, load_predictor
 from sr_env.simulator import UNIFORMS_PER_SCENE, Simulator
 from sr_env.utils.checks import UsageError
 from sr_env.utils.images import to_images
@@ -57,7 +57,7 @@ class SceneFeatures:
             UsageError: The predictor is for another scale.
             MissingFileError: There is no such predictor.
         """
-        name = predictor or f"predictor_x{simulator.scale}"
+        name = predictor or default_predictor(simulator.renderer)
         network = load_predictor(name, scale=simulator.scale, device=simulator.device).network
         scenes = simulator.draw(np.random.default_rng(_SEED).random((_SCENES, UNIFORMS_PER_SCENE)))
         return cls(network, scenes.lr)

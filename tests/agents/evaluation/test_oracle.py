@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -180,16 +179,8 @@ def test_oracle_repeats_itself_whatever_the_batch(simulator: Simulator, scenes: 
     assert torch.equal(found.actions, oracle(scenes, (start,)).actions)
     assert not torch.equal(found.actions, Oracle(simulator, 21, "random", seed=6)(scenes, (start,)).actions)
     alone = FixedScenes(simulator, 2, (1.3,), seed=0).batches[1.3][0]
-    second = replace(
-        alone,
-        hr=alone.hr[1:],
-        lr=alone.lr[1:],
-        code=alone.code[1:],
-        photo=alone.photo[1:],
-        corner=alone.corner[1:],
-        kernels=simulator.degradation.build(np.array([1.3])),
-        prepared={name: metric.prepare(alone.hr[1:]) for name, metric in simulator.metrics.items()},
-    )
+    kernels = simulator.degradation.build(np.array([1.3]))
+    second = simulator.degrade(alone.hr[1:], kernels, alone.photo[1:], alone.corner[1:])
     assert torch.equal(oracle(second, (start[1:],)).actions, found.actions[1:])
 
 
