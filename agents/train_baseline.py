@@ -40,7 +40,7 @@ def main(settings: BaselineSettings) -> dict[str, Any]:
     check_out(settings.out, STATE, (f"actor_x{settings.scale}.safetensors",), settings.resume)
     check_writable(settings.out)
     improvement = Improvement(settings)
-    simulator = Simulator(SimulatorSettings(photos=improvement.photos, **settings.environment()))
+    simulator = Simulator(SimulatorSettings(**settings.environment(improvement.photos)))
     baseline = METHODS[settings.method](simulator, improvement.pretrained, settings)
     state = BaselineState(improvement, baseline)
     if settings.resume:

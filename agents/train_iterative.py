@@ -40,7 +40,7 @@ def main(settings: IterativeSettings) -> dict[str, Any]:
     check_out(settings.out, STATE, (f"corrector_x{settings.scale}.safetensors",), settings.resume)
     check_writable(settings.out)
     improvement = Improvement(settings)
-    scenes = settings.scenes()  # a mistake in what is reported on shows before the training
+    scenes = settings.scenes(improvement)  # a mistake in what is reported on shows before the training
     agent = build(settings, improvement)
     rows = methods(settings, scenes, agent)
     progress = IterativeProgress(settings, improvement, agent, console)
@@ -64,7 +64,11 @@ def main(settings: IterativeSettings) -> dict[str, Any]:
     trained = time.monotonic() - begun
     kept = progress.choose()
     scores = scenes.score_all(rows)
-    title = f"{scenes.count} photos of {settings.test_photos}, each at {len(scenes.widths)} kernel widths"
+    title = f"{scenes.count} photos of {settings.test_photos}"
+    if settings.test_photos == "bundled" and settings.real:
+        title = improvement.reported_title
+    if scenes.widths:
+        title += f", each at {len(scenes.widths)} kernel widths"
     console.print(score_table(scores, PRETRAINED, scenes.widths, scenes.simulator.metrics, title))
     card = {
         "method": "IterativeHinge",
@@ -80,7 +84,7 @@ def main(settings: IterativeSettings) -> dict[str, Any]:
     }
     weights = settings.out / f"corrector_x{settings.scale}.safetensors"
     save_corrector(weights, agent.actor_target, improvement.pretrained, card)
-    table = as_json(scores, scenes.widths)
+    table = as_json(scores, scenes)
     selection = [{"step": step, "improvement": gain} for step, gain in improvement.selection.history]
     result = {**card, "table": table, "selection": selection, "returns": agent.returns}
     write_json(settings.out / "iterative.json", result)

@@ -52,6 +52,7 @@ class Simulator:
         objective: The metrics of the reward as one weighted sum, through which gradients flow where they have any;
             without the consistency, which needs the code too.
         controls: What the A numbers of an action are; the code's L come first, and without further controls A is L.
+        terms: Names of what is measured of a picture: metrics, and "consistency" where it counts or is to be told.
         real: Whether scenes are photographs as they are, of which nothing more is known.
 
     Raises:
@@ -72,7 +73,7 @@ class Simulator:
         weights = dict(settings.reward)
         self._consistency = float(weights.pop(CONSISTENCY, 0.0))
         others = [name for name in settings.info_metrics if name not in settings.reward]
-        self._measures_consistency = bool(self._consistency) or CONSISTENCY in others
+        told = CONSISTENCY in (*settings.reward, *others)
         others = [name for name in others if name != CONSISTENCY]
         if self.real:
             check_without_reference([*weights, *others])
@@ -81,6 +82,7 @@ class Simulator:
             **self.objective.metrics,
             **{name: create_metric(name, border=settings.scale, device=self.device) for name in others},
         }
+        self.terms = (*self.metrics, *([CONSISTENCY] if told else []))
         for metric in self.metrics.values():
             metric.full_precision = not metric.learned
         self.renderer = self._load_renderer(settings.renderer_or_default)
@@ -209,7 +211,7 @@ class Simulator:
         with self.measuring():
             terms = {name: metric(sr, scenes.prepared.get(name)) for name, metric in self.metrics.items()}
         score = self.objective.combine(terms)
-        if self._measures_consistency:
+        if CONSISTENCY in self.terms:
             terms[CONSISTENCY] = self.consistency(scenes.lr, sr, code)
         if self._consistency:
             score = score + self._consistency * terms[CONSISTENCY]

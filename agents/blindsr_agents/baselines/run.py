@@ -185,7 +185,7 @@ def best_constant(improvement: Improvement, renderings: int, noise: float, noise
         that which the search ended with.
     """
     settings = improvement.settings
-    simulator = Simulator(SimulatorSettings(photos=improvement.photos, **settings.environment()))
+    simulator = Simulator(SimulatorSettings(**settings.environment(improvement.photos)))
     search = ConstantOffset(simulator, improvement.pretrained, seed=settings.seed, noise=noise, noise_limit=noise_limit)
     selection = improvement.selection.anew()
     train(search, selection, calls=renderings, select_every=settings.select_every)
@@ -271,8 +271,8 @@ class BaselineProgress:
     def on_selection(self, run: Run, gain: np.ndarray) -> None:
         """Log a validation's gain per width."""
         self._board.add_scalar("selection/gain", gain.mean(), run.calls)
-        for width, value in zip(self.settings.selection_widths, gain, strict=True):
-            self._board.add_scalar(f"selection/gain_{width:g}", value, run.calls)
+        for width, value in self.selection.scenes.by_width(gain).items():
+            self._board.add_scalar(f"selection/gain_{width}", value, run.calls)
         each = " / ".join(f"{value:+.4g}" for value in gain)
         kept = "kept" if self.selection.best_step == run.steps else "not kept"
         self.console.print(

@@ -9,9 +9,12 @@ import torch
 
 from sr_env.metrics import Metric, create_metric, describe
 from sr_env.photos import PhotoFolder
+from sr_env.simulator import CONSISTENCY
 from sr_env.utils.checks import MIN_LR_SIZE, MissingFileError, UsageError, WeightsUnavailable
 from sr_env.utils.provenance import public_path
 
+#: What is reported of pictures that have no HR.
+WITHOUT_HR = ("niqe", "brisque", CONSISTENCY)
 #: Metrics that leave out a border of ``scale`` pixels, as papers report them; the others see the whole image.
 _BORDERED = ("psnr", "psnr_rgb", "ssim")
 

@@ -48,19 +48,19 @@ def score_table(
     Args:
         scores: By method.
         baseline: The method above whose mean score the reward is given.
-        widths: Kernel widths in HR pixels.
+        widths: Kernel widths in HR pixels; none for photographs as they are.
         metrics: Those that were measured.
         title: Of the table.
     """
     measured = [name for name in scores[baseline].values if name != "score"]
     shown = columns(measured, metrics)
-    cells: Cells = [["kernel width", "", "reward ↑", *map(heading, shown.values())]]
+    cells: Cells = [["kernel width" if widths else "", "", "reward ↑", *map(heading, shown.values())]]
     for index in (None, *range(len(widths))):
         for number, (method, each) in enumerate(scores.items()):
             gain = each.gain(scores[baseline])
             values = [each.per_width(name) for name in shown]
             gain, *values = (value.mean() if index is None else value[index] for value in (gain, *values))
-            where = "mean" if index is None else f"{widths[index]:g}"
+            where = f"{widths[index]:g}" if index is not None else "mean"
             texts = (column.format(float(value)) for column, value in zip(shown.values(), values, strict=True))
             cells.append([where if number == 0 else "", method, f"{gain:+.3f}", *texts])
     return console_table(title, cells, group=len(scores))

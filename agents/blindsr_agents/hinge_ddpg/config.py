@@ -50,7 +50,8 @@ class HingeDDPGConfig:
         pessimism: The actor climbs the critics' mean less this many of their standard deviations.
         normalisation: Rewards are divided by their median magnitude per range of kernel widths ("width"), over "all"
             scenes, or not ("none"), or by the root mean square of those on the same scene ("scene"), which needs
-            several actions on each.
+            several actions on each. Photographs as they are (``lr_photos``) have no widths: they lie in one range, so
+            that "width" is "all" there.
         contrast: Weight in the critic loss of the differences between the actions on one scene.
     """
 

@@ -159,7 +159,8 @@ class SceneBuffer(ReplayBuffer):
         self.rewards[self.pos] = reward
         self.dones[self.pos] = done
         self.descriptions[self.pos], self._upcoming = self._upcoming, None
-        widths = np.array([np.mean(info["kernel_width"]) for info in infos])
+        # Photographs as they are have no widths that anybody knows: they all lie in one range.
+        widths = np.array([np.mean(info.get("kernel_width", 0.0)) for info in infos])
         self.groups[self.pos] = group_widths(widths, self._widths)
         self._fresh.append(self.pos)
         self.pos += 1

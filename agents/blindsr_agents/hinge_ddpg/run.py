@@ -47,7 +47,8 @@ class HingeDDPGSettings(ImprovementSettings, HingeDDPGConfig):
         constant_renderings: SR images rendered to fit the best constant action that the report compares with; 0 leaves
             it out.
         test_crops: Crops of the test scenes; 0 leaves the test out.
-        test_widths: Kernel widths of the test scenes; None takes those that are reported for the scale.
+        test_widths: Kernel widths of the test scenes; None takes those that are reported for the scale. ``lr_photos``
+            have none.
     """
 
     controls: tuple[str, ...] = ("code", "sharpen")
@@ -89,8 +90,7 @@ def build(settings: HingeDDPGSettings, improvement: Improvement, **changes: Any)
         BlindSRVectorEnv(
             settings.envs,
             actions_per_scene=settings.actions_per_scene,
-            photos=improvement.photos,
-            **settings.environment(),
+            **settings.environment(improvement.photos),
         )
     )
     device = improvement.simulator.device

@@ -39,7 +39,7 @@ class IterativeHingeConfig:
         critics: Size of the ensemble; 2 are twin critics.
         pessimism: Values are the critics' mean less this many of their standard deviations.
         normalisation: Rewards are divided by their median magnitude per range of kernel widths ("width"), over "all"
-            scenes, or not ("none").
+            scenes, or not ("none"). Photographs as they are have no widths: there "width" is "all".
         shift: Added to squashed returns and values before the critic loss, so that the hinge meets none that is
             negative.
         hidden: Width of the critics' hidden layers.

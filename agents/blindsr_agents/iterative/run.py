@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from blindsr_agents.evaluation.scene_sets import PRETRAINED, TRUE_KERNEL, Method, WholeScenes, true_kernel
+from blindsr_agents.evaluation.scene_sets import PRETRAINED, TRUE_KERNEL, Method, SceneSet, WholeScenes, true_kernel
 from blindsr_agents.evaluation.scores import Scores
 from blindsr_agents.iterative.agent import IterativeHinge
 from blindsr_agents.iterative.config import IterativeHingeConfig
@@ -19,7 +19,7 @@ from blindsr_agents.training import STATE, Improvement, ImprovementSettings
 from sr_env.degradation import REPORTED_WIDTHS
 from sr_env.envs.vector import BlindSRIterativeVectorEnv
 from sr_env.models import load_predictor
-from sr_env.photos import open_photos
+from sr_env.photos import PhotoSource, open_photos
 from sr_env.simulator import Simulator, SimulatorSettings
 
 
@@ -38,7 +38,7 @@ class IterativeSettings(IterativeHingeConfig, ImprovementSettings):
         one_step: Actor of ``agents/train_ddpg.py`` to measure beside, such as runs/ddpg/actor_x4.safetensors.
         earlier: Corrector of an earlier run to measure beside, such as runs/iterative/corrector_x4.safetensors.
         test_photos: Folder of photos that the table is measured on; "bundled" takes the scikit-image photographs that
-            are not trained on.
+            are not trained on, or with ``lr_photos`` those of them that are neither trained on nor selected by.
         test_count: The first so many of them; None takes all.
         test_side: Longest side in HR pixels of what is taken of them; None takes them whole.
     """
@@ -60,12 +60,13 @@ class IterativeSettings(IterativeHingeConfig, ImprovementSettings):
         IterativeHingeConfig.__post_init__(self)
         ImprovementSettings.__post_init__(self)
 
-    def scenes(self) -> WholeScenes:
+    def scenes(self, improvement: Improvement) -> WholeScenes:
         """The photos of the table."""
-        split = "test" if self.test_photos == "bundled" else "all"
-        photos = open_photos(self.test_photos, split=split, min_size=self.patch_size)
-        simulator = Simulator(SimulatorSettings(photos=photos, **self.reporting()))
-        widths = REPORTED_WIDTHS[self.scale]
+        photos: PhotoSource = improvement.reported
+        if self.test_photos != "bundled":
+            photos = open_photos(self.test_photos, min_size=self.patch_size // (self.scale if self.real else 1))
+        simulator = Simulator(SimulatorSettings(**self.reporting(photos)))
+        widths = () if self.real else REPORTED_WIDTHS[self.scale]
         return WholeScenes(simulator, widths, max_photos=self.test_count, max_side=self.test_side, keep=False)
 
 
@@ -74,10 +75,9 @@ def build(settings: IterativeSettings, improvement: Improvement) -> IterativeHin
     env = BlindSRIterativeVectorEnv(
         settings.envs,
         actions_per_scene=settings.actions_per_scene,
-        photos=improvement.photos,
         max_steps=settings.max_steps,
         correction=settings.correction,
-        **settings.environment(),
+        **settings.environment(improvement.photos),
     )
     return IterativeHinge(env, improvement.pretrained, settings)
 
@@ -101,10 +101,10 @@ def methods(settings: IterativeSettings, scenes: WholeScenes, agent: IterativeHi
     for count in range(1, settings.max_steps + 1):
         name = f"{count} correction{'s' * (count > 1)}"
         rows[name] = scenes.acting(Player(agent.actor_target, simulator, count))
-    return rows | {TRUE_KERNEL: true_kernel(simulator)}
+    return rows if simulator.real else rows | {TRUE_KERNEL: true_kernel(simulator)}
 
 
-def as_json(scores: Mapping[str, Scores], widths: tuple[float, ...]) -> dict[str, Any]:
+def as_json(scores: Mapping[str, Scores], scenes: SceneSet) -> dict[str, Any]:
     """The table as JSON values: improvement of the score over the pretrained actor, and the metrics' values."""
     table: dict[str, Any] = {}
     for name, own in scores.items():
@@ -112,7 +112,7 @@ def as_json(scores: Mapping[str, Scores], widths: tuple[float, ...]) -> dict[str
         table[name] = {
             "improvement": float(gain.mean()),
             "standard_error": own.standard_error(scores[PRETRAINED]),
-            "per_width": {f"{width:g}": float(value) for width, value in zip(widths, gain, strict=True)},
+            "per_width": scenes.by_width(gain),
             "metrics": {metric: float(own.per_width(metric).mean()) for metric in own.values if metric != "score"},
         }
     return table
@@ -190,8 +190,9 @@ class IterativeProgress:
         if self.selection.best is None:
             self.agent.actor_target.withdraw()
             self.console.print(
-                "No corrector beat the pretrained actor on the selection scenes without losing at some kernel width"
-                + (" or breaking a guard" if self.settings.guards else "")
+                "No corrector beat the pretrained actor on the selection scenes"
+                + ("" if self.settings.real else " without losing at some kernel width")
+                + (f" {'without' if self.settings.real else 'or'} breaking a guard" if self.settings.guards else "")
                 + ": NO CORRECTION is kept."
             )
             return "no correction"

@@ -116,27 +116,32 @@ def measure_test(
     console: Console,
     constant: Constant | None = None,
 ) -> Test:
-    """Measure an actor on the bundled test photos, which nothing is trained on or chosen by, and print the table.
+    """Measure an actor on photographs which nothing is trained on or chosen by, and print the table.
+
+    They are the bundled test photos, or of the user's ``lr_photos`` those that were left for it (of very few the parts
+    that actors were selected by: the title then says so). Without HR there is no row of the true kernel.
 
     Args:
         improvement: The run.
         actor: What came of it.
         crops: Crops of the test photos.
-        widths: Kernel widths; None takes those that are reported for the scale.
+        widths: Kernel widths; None takes those that are reported for the scale. Without HR there are none.
         console: Where the table goes.
         constant: The best constant action; None leaves it out.
     """
-    simulator = Simulator(SimulatorSettings(photos="bundled", split="test", **improvement.settings.reporting()))
-    scenes = FixedScenes(simulator, crops, widths or REPORTED_WIDTHS[simulator.scale], 2)
+    simulator = Simulator(SimulatorSettings(**improvement.settings.reporting(improvement.reported)))
+    scenes = FixedScenes(simulator, crops, () if simulator.real else widths or REPORTED_WIDTHS[simulator.scale], 2)
     methods = {
         BICUBIC: simulator.bicubic,
         PRETRAINED: scenes.acting(improvement.pretrained.network),
         **({} if constant is None else {CONSTANT: scenes.acting(constant.actor)}),
         TRAINED: scenes.acting(actor),
-        TRUE_KERNEL: true_kernel(simulator),
+        **({} if simulator.real else {TRUE_KERNEL: true_kernel(simulator)}),
     }
     scores = scenes.score_all(methods)
-    title = f"{crops} crops of {', '.join(simulator.photos.names)}, each at {len(scenes.widths)} kernel widths"
+    title = f"{crops} crops of {improvement.reported_title}"
+    if scenes.widths:
+        title += f", each at {len(scenes.widths)} kernel widths"
     console.print(score_table(scores, PRETRAINED, scenes.widths, simulator.metrics, title))
     renderings = None if constant is None else constant.renderings
     console.print(verdict(scores, simulator.metrics, scenes.widths, renderings), soft_wrap=True)
@@ -154,7 +159,7 @@ def draw_curves(path: Path, selection: Selection, training: Sequence[tuple[int, 
 
     Args:
         path: File to write.
-        selection: Its history holds the gain over the pretrained actor per validation and width.
+        selection: Its history holds the gain over the pretrained actor per validation and condition.
         training: Per validation, the step, the mean training reward (noise included), and the critics' correlation
             with rewards not yet trained on.
     """
@@ -199,17 +204,18 @@ def draw_before_after(path: Path, test: Test, count: int = 3) -> None:
 
 
 def before_after(batch: Scenes, names: Sequence[str], methods: Mapping[str, Method], count: int) -> Figure:
-    """The first scenes of a batch, one row each: what every method makes of them, and HR."""
-    rows = min(count, len(batch.hr))
-    figure = Figure(figsize=(2.6 * (len(methods) + 1), 2.95 * rows), layout="constrained")
-    axes = figure.subplots(rows, len(methods) + 1, squeeze=False)
+    """The first scenes of a batch, one row each: what every method makes of them, and HR where there is one."""
+    rows, places = min(count, len(batch.lr)), len(methods) + (batch.truth is not None)
+    figure = Figure(figsize=(2.6 * places, 2.95 * rows), layout="constrained")
+    axes = figure.subplots(rows, places, squeeze=False)
     for column, (name, method) in enumerate(methods.items()):
         result = method(batch)
         for row, image in enumerate(to_uint8(result.sr[:rows])):
             told = ", ".join(f"{metric} {float(value[row]):.4g}" for metric, value in result.terms.items())
+            whose = "" if batch.truth is not None or column else f"{names[int(batch.photo[row])]}, "
             axes[row, column].imshow(image)
-            axes[row, column].set_title(f"{name}\n{told}", fontsize=8)
-    for row, image in enumerate(to_uint8(batch.hr[:rows])):
+            axes[row, column].set_title(f"{whose}{name}\n{told}", fontsize=8)
+    for row, image in enumerate([] if batch.truth is None else to_uint8(batch.hr[:rows])):
         name, width = names[int(batch.photo[row])], float(batch.kernels.widths[row, 0])
         axes[row, -1].imshow(image)
         axes[row, -1].set_title(f"HR\n{name}, kernel width {width:g}", fontsize=8)

@@ -11,18 +11,22 @@ import torch
 from torch import Tensor
 
 from blindsr_agents.evaluation.scene_sets import SceneSet
+from blindsr_agents.evaluation.tables import columns
 from sr_env.utils.checks import check_choice
 
 
 class Selection:
     """Keeps the best actor on held-out scenes: the highest mean gain of those that lose at no kernel width.
 
+    Photographs as they are have no widths: there the mean alone counts, beside the guards.
+
     The pretrained actor, with gain zero, is the first best.
 
     Args:
         scenes: The held-out scenes.
         pretrained: LR images -> actions.
-        guards: Metric -> how much worse its mean over all scenes may be than the pretrained actor's, in its own units.
+        guards: Metric, or "consistency" -> how much worse its mean over all scenes may be than the pretrained actor's,
+            in its own units.
 
     Attributes:
         best: Weights of the best actor; None while that is the pretrained one.
@@ -42,7 +46,7 @@ class Selection:
     ) -> None:
         self.scenes, self.guards = scenes, dict(guards or {})
         for name in self.guards:
-            check_choice("guard", name, scenes.simulator.metrics)
+            check_choice("guard", name, scenes.simulator.terms)
         self.pretrained = scenes.score(scenes.acting(pretrained))
         self._begin()
 
@@ -52,7 +56,7 @@ class Selection:
         self.idle = 0
         self.best_gain, self.best_step = 0.0, 0
         self.best: dict[str, Tensor] | None = None
-        self.history: list[tuple[int, list[float]]] = [(0, [0.0] * len(self.scenes.widths))]
+        self.history: list[tuple[int, list[float]]] = [(0, [0.0] * len(self.scenes.conditions))]
 
     def anew(self) -> Selection:
         """A selection on the same scenes that has considered nothing yet."""
@@ -61,14 +65,13 @@ class Selection:
         return other
 
     def consider(self, actor: torch.nn.Module, step: int) -> np.ndarray:
-        """Score an actor (a module: LR images -> actions); returns its gain per width."""
+        """Score an actor (a module: LR images -> actions); returns its gain per condition."""
         scores = self.scenes.score(self.scenes.acting(actor))
         gain = scores.gain(self.pretrained)
         self.history.append((step, gain.tolist()))
-        metrics = self.scenes.simulator.metrics
         worse = {
-            name: float(metrics[name].worsening(scores.per_width(name), self.pretrained.per_width(name)).mean())
-            for name in self.guards
+            name: float(scores.gain(self.pretrained, name).mean()) * (-1 if column.higher_is_better else 1)
+            for name, column in columns(self.guards, self.scenes.simulator.metrics).items()
         }
         self.broken = tuple(name for name, allowed in self.guards.items() if worse[name] > allowed)
         self.fits = bool(gain.min() >= 0) and not self.broken

@@ -23,12 +23,48 @@ from blindsr_agents.training.state import STATE, check_state, save_actor
 from sr_env.models import Checkpoint, KernelPredictor, widened
 from sr_env.photos import BundledPhotos, Part, PhotoSource, Softened, Subset, fingerprint, hold_out, open_photos
 from sr_env.simulator import Simulator, SimulatorSettings
+from sr_env.utils.checks import UsageError
 from sr_env.utils.digests import tensor_digest
 from sr_env.utils.provenance import command_line, commit, hardware, public_path
 from sr_env.utils.resume import kept_settings
 
 #: Bytes of decoded photos kept, so that a whole run stays under 2 GB.
 _PHOTO_MEMORY = 512 * 1024**2
+
+
+def split_photos(source: PhotoSource, size: int, count: int, sets: int = 1) -> tuple[PhotoSource, ...]:
+    """Photos to train on, and others.
+
+    Args:
+        source: The photos.
+        size: Pixels that either side of a part must have.
+        count: Photos in each set of others.
+        sets: How many sets of others.
+
+    Returns:
+        Those to train on, and the sets. Where the sets would leave less than half of the photos to train on, and of the
+        bundled ones, every set is the same: the ends of the photos, of which the rest is trained on.
+
+    Raises:
+        UsageError: No photo is long enough to be cut.
+    """
+    held = count * sets
+    if not isinstance(source, BundledPhotos) and count > 0 and len(source) >= 2 * held:
+        kept, left = hold_out(len(source), held)
+        return (Subset(source, kept), *(Subset(source, part) for part in np.split(left, sets)))
+    return (Part(source, size, held_out=False), *[Part(source, size, held_out=True)] * sets)
+
+
+def split_lr_photos(source: PhotoSource, size: int, count: int) -> tuple[PhotoSource, PhotoSource, PhotoSource]:
+    """:func:`split_photos` of a user's own photographs: to train on, to select by, and to report on.
+
+    Either set of others is a quarter of them, or ``count`` where that is less; under eight photographs are cut instead.
+    Of the bundled ones those that nothing is trained on are reported on.
+    """
+    train, select, report = split_photos(source, size, min(count, len(source) // 4 if len(source) >= 8 else 0), sets=2)
+    if isinstance(source, BundledPhotos):
+        report = BundledPhotos("test", min_size=size)
+    return train, select, report
 
 
 class Improvement:
@@ -57,50 +93,71 @@ class Improvement:
         self, settings: ImprovementSettings, photos: PhotoSource | Sequence[NDArray[np.uint8]] | None = None
     ) -> None:
         self.settings = settings
+        if settings.real and photos is not None:
+            raise UsageError("photos and lr_photos are both given: give photos with HR, or those without, alone")
+        given = settings.photos if settings.lr_photos is None else settings.lr_photos
+        size = settings.patch_size // (settings.scale if settings.real else 1)
+        self._reported: PhotoSource | None = None
         source = open_photos(
-            settings.photos if photos is None else photos,
-            split="train",
-            min_size=settings.patch_size,
-            memory_budget=_PHOTO_MEMORY,
+            given if photos is None else photos, split="train", min_size=size, memory_budget=_PHOTO_MEMORY
         )
-        self.photos, held_out = self._split(source)
+        if settings.real:
+            self.photos, held_out, self._reported = split_lr_photos(source, size, settings.selection_photos)
+        else:
+            self.photos, held_out = split_photos(source, size, settings.selection_photos)
         self.few = isinstance(held_out, Part)
         others = f"ends of {len(held_out)} of them" if self.few else f"{len(held_out)} others"
-        self._whose = public_path(settings.photos) if photos is None else "the caller's own"
+        self._whose = public_path(given) if photos is None else "the caller's own"
         self._data = f"{len(self.photos)} photographs of {self._whose}; {others} held out to select by"
         if settings.softness != 0:
             self.photos = Softened(self.photos, settings.softness, both=True)
             held_out = Softened(held_out, settings.softness, both=False)
         self.simulator = Simulator(
-            SimulatorSettings(photos=held_out, info_metrics=tuple(settings.guards), **settings.environment())
+            SimulatorSettings(info_metrics=tuple(settings.guards), **settings.environment(held_out))
         )
         self.simulator.check_patches()
         assert self.simulator.predictor is not None
         self.pretrained: Checkpoint[KernelPredictor] = widened(self.simulator.predictor, settings.controls)
         self.kept = kept_settings(
             settings,
-            photos=fingerprint(source),
+            **{self._source: fingerprint(source)},
             renderer=_identity(self.simulator.renderer),
             predictor=_identity(self.simulator.predictor),
         )
         if settings.resume:
             check_state(settings.out / STATE, self.kept)
-        scenes = WholeScenes(self.simulator, settings.selection_widths, max_side=settings.selection_side)
+        widths = () if settings.real else settings.selection_widths
+        scenes = WholeScenes(self.simulator, widths, max_side=settings.selection_side)
         self.selection = Selection(scenes, self.pretrained.network, settings.guards)
 
-    def _split(self, source: PhotoSource) -> tuple[PhotoSource, PhotoSource]:
-        count, size = self.settings.selection_photos, self.settings.patch_size
-        if not isinstance(source, BundledPhotos) and len(source) >= 2 * count:
-            kept, left = hold_out(len(source), count)
-            return Subset(source, kept), Subset(source, left)
-        return Part(source, size, held_out=False), Part(source, size, held_out=True)
+    @property
+    def _source(self) -> str:
+        """Name of the setting that the photos are of."""
+        return "lr_photos" if self.settings.real else "photos"
+
+    @property
+    def reported(self) -> PhotoSource:
+        """Photographs to report on: the bundled test photos, or of ``lr_photos`` those left for it.
+
+        They are neither trained on nor selected by, unless there are too few.
+        """
+        return self._reported or BundledPhotos("test", min_size=self.settings.patch_size)
+
+    @property
+    def reported_title(self) -> str:
+        """What is reported on, for a table's title."""
+        if not self.settings.real:
+            return ", ".join(self.reported.names)
+        same = self.reported.names == self.simulator.photos.names
+        return f"{len(self.reported)} LR photographs" + (", the parts that actors were selected by" if same else "")
 
     def choose(self, actor: KernelPredictor, console: Console) -> str:
         """Give an actor the weights that were selected, say which, and return that for the card."""
         if self.selection.best is None:
             console.print(
-                "No actor beat the pretrained one on the selection scenes without losing at some kernel width"
-                + (" or breaking a guard" if self.settings.guards else "")
+                "No actor beat the pretrained one on the selection scenes"
+                + ("" if self.settings.real else " without losing at some kernel width")
+                + (f" {'without' if self.settings.real else 'or'} breaking a guard" if self.settings.guards else "")
                 + ": the PRETRAINED actor is kept and exported as it was."
             )
             actor.load_state_dict(self.pretrained.network.state_dict())
@@ -128,7 +185,7 @@ class Improvement:
             **({"renderer_digest": digest} if digest else {}),
             "reward": dict(settings.reward),
             **card,
-            "selection": {f"{width:g}": value for width, value in zip(settings.selection_widths, gain, strict=True)},
+            "selection": self.selection.scenes.by_width(gain) or {"photographs": gain[0]},
             "data": self._data,
             "hardware": hardware(self.simulator.device),
             "torch": torch.__version__,
@@ -136,7 +193,7 @@ class Improvement:
             "command": command_line(),
             "commit": commit(),
             "settings": {k: public_path(v) if isinstance(v, Path | str) else v for k, v in asdict(settings).items()}
-            | {"photos": self._whose},
+            | {self._source: self._whose},
             "licence": "Apache-2.0",
         }
         return save_actor(settings.out / f"actor_x{settings.scale}.safetensors", actor, self.pretrained, full)

@@ -57,8 +57,8 @@ class Board:
 
     def validation(self, logger: Logger, model: Learner, gain: np.ndarray) -> None:
         """Keep the gains on the selection scenes, and every so often the pictures."""
-        for width, value in zip(self.improvement.settings.selection_widths, gain, strict=True):
-            logger.record(f"selection/gain_{width:g}", float(value))
+        for where, value in self.improvement.selection.scenes.by_width(gain).items():
+            logger.record(f"selection/gain_{where}", value)
         logger.record("selection/gain", float(gain.mean()))
         if self._validations % self.every == 0:
             width, batch = self._batch()
@@ -75,19 +75,20 @@ class Board:
                 logger.record(f"shown/{name}", LoggedFigure(figure, close=True), exclude=("stdout", "log", "csv"))
         self._validations += 1
 
-    def _batch(self) -> tuple[float, Scenes]:
-        """The first batch of the selection scenes at the middle width."""
+    def _batch(self) -> tuple[float | None, Scenes]:
+        """The first batch of the selection scenes at the middle width, if there are widths."""
         scenes = self.improvement.selection.scenes
-        middle = len(scenes.widths) // 2
-        return scenes.widths[middle], next(batch for width, _, batch in scenes.parts() if width == middle)
+        middle = len(scenes.conditions) // 2
+        return scenes.conditions[middle], next(batch for row, _, batch in scenes.parts() if row == middle)
 
-    def _kernels(self, batch: Scenes, width: float, model: Learner) -> Figure:
-        """Heat maps of the true kernel and of those that the two actors name, of the first scenes."""
+    def _kernels(self, batch: Scenes, width: float | None, model: Learner) -> Figure:
+        """Heat maps of the true kernel, where known, and of those that the two actors name, of the first scenes."""
         simulator, count = self.improvement.simulator, min(3, len(batch.lr))
         basis, actors = simulator.basis, {PRETRAINED: self.improvement.pretrained.network, TRAINED: model.predictor}
         with torch.no_grad():
             codes = {name: simulator.controls.split(actor(batch.lr[:count]))[0] for name, actor in actors.items()}
-        kernels = {TRUE_KERNEL: batch.kernels.kernels[:count]} | {n: basis.decode(c) for n, c in codes.items()}
+        kernels = {} if batch.truth is None else {TRUE_KERNEL: batch.kernels.kernels[:count]}
+        kernels |= {name: basis.decode(code) for name, code in codes.items()}
         figure = Figure(figsize=(2 * len(kernels), 2 * count), layout="constrained")
         axes = figure.subplots(count, len(kernels), squeeze=False)
         for column, (name, shown) in enumerate(kernels.items()):
@@ -95,7 +96,8 @@ class Board:
                 axes[row, column].imshow(kernel, vmin=0)
                 axes[row, column].set_title(f"{name}\npeak {kernel.max():.3f}", fontsize=8)
                 axes[row, column].set_axis_off()
-        figure.suptitle(f"kernel width {width:g}", fontsize=8)
+        if width is not None:
+            figure.suptitle(f"kernel width {width:g}", fontsize=8)
         return figure
 
 
