@@ -78,7 +78,7 @@ def measure(settings: Settings, console: Console) -> Results:
         conditions = blur_conditions(degradation, widths)
     names = [condition.name for condition in conditions]
     scenes = choose_scenes(s.figure_scenes, sets, names)
-    metrics, unavailable = create_metrics(s.metrics, s.scale, device)
+    metrics, unavailable = create_metrics(s.measured, s.scale, device)
     methods, absent = create_methods(
         s.scale, s.renderers, s.predictor, s.peers, s.peers_dir, s.dan, s.usrgan, device, degradation.kernels
     )

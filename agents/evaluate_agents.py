@@ -1,15 +1,19 @@
 """Compare trained actors with the pretrained one on benchmark sets, and with the best code that a search finds.
 
     python agents/evaluate_agents.py --bench-dir FOLDER --actors mine=runs/mine/actor_x4.safetensors --out runs/agents
+    python agents/evaluate_agents.py --lr-photos my_scans --actors mine=runs/mine/actor_x4.safetensors
 
 ``FOLDER`` holds one folder of HR images per set (``FOLDER/Set5/*.png``). Every image is scored whole at every kernel
 width, with one table per renderer, reward and set; the released actors are compared beside those that are given.
+
+``my_scans`` are photographs to be enlarged as they are: without HR there are metrics that need none, no true kernel, no
+oracle, and of trained actors those that are given.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from typing import Any
 
 from blindsr_agents.evaluation.actor_tables import print_table, write_report
 from blindsr_agents.evaluation.actors import (
@@ -23,44 +27,15 @@ from blindsr_agents.evaluation.actors import (
     public_actor,
     released_actors,
 )
-from blindsr_agents.evaluation.sets import open_sets
-from blindsr_agents.evaluation.settings import EvaluationSettings, print_skipped
+from blindsr_agents.evaluation.sets import open_lr_photos, open_sets
+from blindsr_agents.evaluation.settings import ComparisonSettings as Settings
+from blindsr_agents.evaluation.settings import print_skipped
 from rich.console import Console
 
-from sr_env.simulator import SimulatorSettings
+from sr_env.simulator import REAL, SimulatorSettings
 from sr_env.utils.checks import UsageError
 from sr_env.utils.files import check_writable
-from sr_env.utils.script import Weights, parse_weights, run_script
-
-
-@dataclass
-class Settings(EvaluationSettings):
-    """Compare trained actors, for every renderer and reward; ``out`` gets agents.json and agents.md.
-
-    Attributes:
-        actors: Trained actors beside the released ones, as LABEL=FILE or LABEL=FILE,FILE with a checkpoint per seed.
-            With a best constant action among them (``agents/train_baseline.py --method constant``) the others are
-            compared with it too.
-        rewards: Rewards to compare by, such as ``--rewards lpips=1 psnr=1,lpips=20``; None takes the actors' (and
-            ``renderers`` None the actors' renderers), or lpips where there is no actor.
-        oracle_evaluations: Renderings per scene of the oracle, which knows HR, and of random search; 0 leaves them out.
-        oracle_guards: How much worse than with the pretrained actor a searched code may make other metrics on a scene,
-            such as ``--oracle-guards psnr=0.1``, in their own units: the limit of an agent held to the same.
-        max_side: Longest side in HR pixels that an image keeps, around its centre; None keeps all.
-        controls: What an action holds, for actors that were trained with more than code, and for the oracle: code, and
-            after it any of sharpen and blend. Actors of codes alone are compared too.
-        blend_renderer: Name or path of the renderer at the other end of "blend"; None takes the released one.
-        seed: Of the searches.
-    """
-
-    actors: tuple[str, ...] = ()
-    rewards: tuple[str, ...] | None = None
-    oracle_evaluations: int = 0
-    oracle_guards: Weights = field(default_factory=dict)
-    max_side: int | None = None
-    controls: tuple[str, ...] = ("code",)
-    blend_renderer: str | None = None
-    seed: int = 0
+from sr_env.utils.script import parse_weights, run_script
 
 
 def measure(settings: Settings, console: Console) -> Comparisons:
@@ -70,17 +45,24 @@ def measure(settings: Settings, console: Console) -> Comparisons:
         UsageError: A setting is wrong, a file is missing, or checkpoints do not fit each other.
         WeightsUnavailable: The weights of a metric of a reward cannot be had.
     """
-    s = settings
+    s, real = settings, settings.lr_photos is not None
     device, _, widths = s.resolve()
-    sets, missing = open_sets(s.bench_dir, s.sets, s.scale, s.limit)
-    actors = [*released_actors(s.scale), *map(parse_actor, s.actors)]
+    missing: list[str] = []
+    if s.lr_photos is not None:
+        sets, widths = open_lr_photos(s.lr_photos, s.limit), ()
+    else:
+        sets, missing = open_sets(s.bench_dir, s.sets, s.scale, s.limit)
+    actors = [*([] if real else released_actors(s.scale)), *map(parse_actor, s.actors)]
     rewards = None if s.rewards is None else [parse_weights(text) for text in s.rewards]
-    tasks = plan(actors, s.scale, s.renderers, rewards)
+    default = str(SimulatorSettings(scale=s.scale, kernels=s.family).renderer_or_default)
+    tasks = plan(actors, s.scale, s.renderers, rewards, (default, REAL["reward"]) if real else None)
     if s.oracle_guards and not s.oracle_evaluations:
         raise UsageError("oracle_guards without oracle_evaluations guard nothing: give both")
-    metrics, unavailable = fitting_metrics(s.metrics, tasks, sets, s.max_side, device, tuple(s.oracle_guards))
+    metrics, unavailable = fitting_metrics(s.measured, tasks, sets, s.max_side, device, tuple(s.oracle_guards), real)
+    source: dict[str, Any] = {"lr_photos" if real else "photos": next(iter(sets.values()))}
     shared = SimulatorSettings(
-        photos=next(iter(sets.values())),
+        **source,
+        kernels=s.family,
         scale=s.scale,
         predictor=s.predictor,
         info_metrics=metrics,

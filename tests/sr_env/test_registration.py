@@ -49,6 +49,6 @@ def test_public_names_exist() -> None:
         _ = sr_env.nothing_such
 
 
-@pytest.mark.parametrize("env_id", ["BlindSR-v0", "BlindSRControls-v0", "BlindSRIterative-v0"])
+@pytest.mark.parametrize("env_id", ["BlindSR-v0", "BlindSRControls-v0", "BlindSRIterative-v0", "BlindSRReal-v0"])
 def test_no_limit_of_steps_is_registered(env_id: str) -> None:
     assert gym.spec(env_id).max_episode_steps is None

@@ -20,8 +20,9 @@ from blindsr_agents.evaluation.tables import (
 
 
 def mean_cells(table: Comparison) -> Cells:
-    """Header and rows of the means over the kernel widths."""
-    header = ["method", "seeds", "reward gain", "of the oracle's", "lowest at a width", *_titles(table)]
+    """Header and rows of the means over the kernel widths, or over photographs as they are."""
+    of_made_scenes = ["of the oracle's", "lowest at a width"] if table.widths else []
+    header = ["method", "seeds", "reward gain", *of_made_scenes, *_titles(table)]
     rows = []
     for method, row in table.rows.items():
         lowest = int(np.argmin(row.gain))
@@ -30,8 +31,14 @@ def mean_cells(table: Comparison) -> Cells:
                 method,
                 str(row.seeds) if row.seeds else "",
                 _signed(float(np.mean(row.gain)), row.standard_error, row.spread),
-                "-" if row.share is None else f"{row.share:.0%}{_plus_minus(row.share_error, '.0%')}",
-                f"{row.gain[lowest]:+.4f} at {table.widths[lowest]:g}",
+                *(
+                    [
+                        "-" if row.share is None else f"{row.share:.0%}{_plus_minus(row.share_error, '.0%')}",
+                        f"{row.gain[lowest]:+.4f} at {table.widths[lowest]:g}",
+                    ]
+                    if table.widths
+                    else []
+                ),
                 *(
                     column.format(float(np.mean(row.values[name])))
                     + (f" (sd {column.format(row.spreads[name])})" if row.spreads else "")
@@ -66,12 +73,12 @@ def verdicts(table: Comparison) -> list[str]:
         if not row.seeds:
             continue
         gain, error = float(np.mean(row.gain)), row.standard_error
-        falls = [f"{w:g} ({g:+.4f})" for w, g in zip(table.widths, row.gain, strict=True) if g < 0]
-        lines.append(
-            f"{label} is {verdict(gain, error, 'the pretrained actor')} ({_signed(gain, error)})"
-            + _over_constant(row)
-            + (f"; it falls at kernel width {', '.join(falls)}." if falls else "; it falls at no kernel width.")
-        )
+        told = f"{label} is {verdict(gain, error, 'the pretrained actor')} ({_signed(gain, error)})"
+        told += _over_constant(row)
+        if table.widths:
+            falls = [f"{w:g} ({g:+.4f})" for w, g in zip(table.widths, row.gain, strict=True) if g < 0]
+            told += f"; it falls at kernel width {', '.join(falls)}" if falls else "; it falls at no kernel width"
+        lines.append(f"{told}.")
     return lines
 
 
@@ -83,9 +90,10 @@ def _over_constant(row: ActorRow) -> str:
 
 
 def print_table(table: Comparison, console: Console) -> None:
-    """Print the means, every width, and a sentence per actor."""
-    console.print(console_table(f"{table.title}: mean of kernel widths {join_widths(table.widths)}", mean_cells(table)))
-    console.print(console_table(f"{table.title}: each kernel width", width_cells(table)))
+    """Print the means, every width where there are any, and a sentence per actor."""
+    console.print(console_table(f"{table.title}: {_mean_title(table)}", mean_cells(table)))
+    if table.widths:
+        console.print(console_table(f"{table.title}: each kernel width", width_cells(table)))
     for line in verdicts(table):
         console.print(line, markup=False)
 
@@ -119,16 +127,21 @@ def to_markdown(results: Comparisons) -> str:
         *(f"Left out: {line}" for line in results.skipped),
     ]
     for table in results.tables:
-        lines += ["", f"## {table.title}", "", f"Mean of kernel widths {join_widths(table.widths)}:", ""]
+        lines += ["", f"## {table.title}", "", f"{_mean_title(table).capitalize()}:", ""]
         lines += markdown_table(mean_cells(table))
         lines += ["", *(f"- {line}" for line in verdicts(table))]
-        lines += ["", "Each width:", "", *markdown_table(width_cells(table))]
+        if table.widths:
+            lines += ["", "Each width:", "", *markdown_table(width_cells(table))]
     return "\n".join(lines) + "\n"
 
 
 def write_report(folder: Path, results: Comparisons) -> None:
     """Write ``agents.json`` and ``agents.md``, each in one step."""
     write_results(folder, "agents", results, to_markdown(results))
+
+
+def _mean_title(table: Comparison) -> str:
+    return f"mean of kernel widths {join_widths(table.widths)}" if table.widths else "photographs as they are"
 
 
 def _titles(table: Comparison) -> list[str]:

@@ -33,7 +33,7 @@ from blindsr_agents.evaluation.tables import columns, progress_bar
 from sr_env.metrics import MetricInfo
 from sr_env.models.checkpoint import available_checkpoints, load_predictor, read_card
 from sr_env.photos import PhotoSource
-from sr_env.simulator import Result, Scenes, Simulator, SimulatorSettings
+from sr_env.simulator import CONSISTENCY, Result, Scenes, Simulator, SimulatorSettings
 from sr_env.utils.checks import MIN_LR_SIZE, UsageError
 from sr_env.utils.provenance import public_path
 
@@ -83,7 +83,7 @@ class Task:
 
 @dataclass
 class ActorRow:
-    """What a method reached, the mean over its seeds; every list has one number per kernel width.
+    """What a method reached, the mean over its seeds; lists have a number per kernel width, or one without widths.
 
     Attributes:
         seeds: Checkpoints that were measured; 0 for a method that was not trained.
@@ -200,13 +200,26 @@ def _split(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def plan(
-    actors: Sequence[Actor], scale: int, renderers: Sequence[str] | None, rewards: Sequence[Reward] | None
+    actors: Sequence[Actor],
+    scale: int,
+    renderers: Sequence[str] | None,
+    rewards: Sequence[Reward] | None,
+    default: tuple[str, Reward] | None = None,
 ) -> list[Task]:
-    """The tables: renderers times rewards; those that are not given are the actors', or else a default."""
+    """The tables: renderers times rewards; those that are not given are the actors', or else a default.
+
+    Args:
+        actors: The actors that are compared.
+        scale: Magnification.
+        renderers: Names or paths of renderers.
+        rewards: Metrics and weights.
+        default: Renderer and reward where there is no actor; None takes ``amnet_l_x{scale}`` and LPIPS.
+    """
+    renderer, reward = default or (f"amnet_l_x{scale}", _REWARD)
     pairs = [(a.renderer, dict(a.reward)) for a in actors if a.renderer is not None and a.reward is not None]
-    own_renderers = list(dict.fromkeys(renderer for renderer, _ in pairs)) or [f"amnet_l_x{scale}"]
+    own_renderers = list(dict.fromkeys(renderer for renderer, _ in pairs)) or [renderer]
     own_rewards = [reward for i, (_, reward) in enumerate(pairs) if reward not in [r for _, r in pairs[:i]]]
-    tasks = [Task(*pair, scale) for pair in product(renderers or own_renderers, rewards or own_rewards or [_REWARD])]
+    tasks = [Task(*pair, scale) for pair in product(renderers or own_renderers, rewards or own_rewards or [reward])]
     if pairs and renderers is None and rewards is None:
         return [task for task in tasks if (task.renderer, dict(task.reward)) in pairs]
     return tasks
@@ -230,8 +243,18 @@ def fitting_metrics(
     max_side: int | None,
     device: torch.device,
     guards: Sequence[str] = (),
+    enlarged: bool = False,
 ) -> tuple[list[str], list[str]]:
     """The metrics that can be measured on all images, and a line for each that cannot.
+
+    Args:
+        names: Of the metrics.
+        tasks: What is compared.
+        sets: The images, HR ones.
+        max_side: Longest side in HR pixels that an image keeps; None keeps all.
+        device: Where metrics are computed.
+        guards: Metrics that a search is held to.
+        enlarged: Whether the images are LR ones, whose SR is measured.
 
     Raises:
         UsageError: An unknown name, or a metric of a reward or a guard that cannot be measured.
@@ -239,7 +262,7 @@ def fitting_metrics(
     needed_for = dict.fromkeys(guards, "guard") | {name: "reward" for task in tasks for name in task.reward}
     metrics, unavailable = create_metrics([*names, *needed_for], tasks[0].scale, device)
     scale = tasks[0].scale
-    side = min(int(photos.shape_array.min()) for photos in sets.values())
+    side = min(int(photos.shape_array.min()) for photos in sets.values()) * (scale if enlarged else 1)
     side = min(side, max_side or side) // scale * scale
     fitting = []
     for name, metric in metrics.items():
@@ -251,7 +274,7 @@ def fitting_metrics(
     for line in unavailable:
         if (name := line.partition(":")[0]) in needed_for:
             raise UsageError(f"no comparison by the {needed_for[name]} {name}: {line}")
-    return [name for name in fitting if name in names], unavailable
+    return [name for name in (*fitting, CONSISTENCY) if name in names], unavailable
 
 
 # ----------------------------------------------------------------------------------------------------------- measuring
@@ -307,7 +330,7 @@ class Bench:
         self.methods: dict[str, list[Method]] = {
             BICUBIC: [judge.bicubic],
             MEAN_CODE: [self._mean_code],
-            TRUE_KERNEL: [true_kernel(judge)],
+            **({} if judge.real else {TRUE_KERNEL: [true_kernel(judge)]}),
             PRETRAINED: [acting(judge, pretrained)],
         }
         actors = [actor for actor in actors if actor.fits(task.renderer, task.reward)]
@@ -337,12 +360,12 @@ class Bench:
     def run(
         self, name: str, photos: PhotoSource, widths: Sequence[float], max_side: int | None, console: Console
     ) -> Comparison:
-        """Measure a set at every width.
+        """Measure a set at every width, or as it is.
 
         Args:
             name: The set's name.
             photos: Its images.
-            widths: Kernel widths in HR pixels.
+            widths: Kernel widths in HR pixels; none for photographs as they are.
             max_side: Longest side in HR pixels that an image keeps, around its centre; None keeps all.
             console: Where progress is shown.
         """
@@ -366,7 +389,7 @@ class Bench:
         return Comparison(renderer, dict(self.task.reward), name, scenes.count, list(scenes.widths), rows, shown)
 
     def _mean_code(self, scenes: Scenes) -> Result:
-        code = torch.zeros_like(scenes.code)
+        code = torch.zeros(len(scenes.lr), self.simulator.code_length, device=scenes.lr.device)
         return self.simulator.score(scenes, self.simulator.render(scenes.lr, code), code)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -119,29 +120,20 @@ class FixedScenes(SceneSet):
         super().__init__(simulator, widths, crops)
         rng = np.random.default_rng(seed)
         order = rng.permutation(len(simulator.photos)) if crops < len(simulator.photos) else None
-        photos = [int(order[i]) if order is not None else i % len(simulator.photos) for i in range(crops)]
-        uniforms = rng.random((crops, UNIFORMS_PER_SCENE))
+        self._photos = np.arange(crops) % len(simulator.photos) if order is None else order[:crops]
+        self._uniforms = rng.random((crops, UNIFORMS_PER_SCENE))
+        rows = [np.arange(start, min(start + _BATCH, crops)) for start in range(0, crops, _BATCH)]
         self.batches: dict[float | None, list[Scenes]] = {
-            width: [
-                simulator.draw(
-                    uniforms[start : start + _BATCH],
-                    {"photo": photos[start : start + _BATCH]} | ({} if width is None else {"kernel_width": width}),
-                )
-                for start in range(0, crops, _BATCH)
-            ]
-            for width in self.conditions
+            width: [self.take(np.full(len(part), condition), part) for part in rows]
+            for condition, width in enumerate(self.conditions)
         }
 
-    def take(self, widths: np.ndarray, crops: np.ndarray) -> Scenes:
-        """Some of the scenes in one batch, by the indices of their widths and crops, each [B]."""
-        places = zip(widths, crops, strict=True)
-        found = [(self.batches[self.widths[width]][crop // _BATCH], crop % _BATCH) for width, crop in places]
-        chosen = {
-            "photo": [int(batch.photo[row]) for batch, row in found],
-            "crop": [tuple(batch.corner[row].tolist()) for batch, row in found],
-            "kernel_width": [self.widths[width] for width in widths],
-        }
-        return self.simulator.draw(np.zeros((len(found), UNIFORMS_PER_SCENE)), chosen)
+    def take(self, conditions: np.ndarray, crops: np.ndarray) -> Scenes:
+        """Some of the scenes in one batch, by the indices of their conditions and crops, each [B]."""
+        chosen: dict[str, Any] = {"photo": self._photos[crops].tolist()}
+        if self.widths:
+            chosen["kernel_width"] = [self.widths[condition] for condition in conditions]
+        return self.simulator.draw(self._uniforms[crops], chosen)
 
     def parts(self) -> Iterator[Placed]:
         """The crops in turn, width by width."""

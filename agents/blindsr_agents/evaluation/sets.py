@@ -20,7 +20,7 @@ _BORDERED = ("psnr", "psnr_rgb", "ssim")
 
 
 def open_sets(
-    folder: Path, names: Sequence[str], scale: int, limit: int | None = None
+    folder: Path | None, names: Sequence[str], scale: int, limit: int | None = None
 ) -> tuple[dict[str, PhotoFolder], list[str]]:
     """The sets that are there, and a line for each that is not.
 
@@ -32,8 +32,10 @@ def open_sets(
 
     Raises:
         MissingFileError: The folder, or every set in it, is missing.
-        UsageError: A set holds no usable image, or the limit is under one.
+        UsageError: No folder is given, a set holds no usable image, or the limit is under one.
     """
+    if folder is None:
+        raise UsageError("no folder of benchmark sets is given: add --bench-dir FOLDER, with one folder per set in it")
     if not folder.is_dir():
         raise MissingFileError(f"no folder {str(folder)!r}: --bench-dir names the one that holds the sets")
     if limit is not None and limit < 1:
@@ -47,12 +49,25 @@ def open_sets(
     return {n: PhotoFolder(folder / n, min_size=MIN_LR_SIZE * scale, max_photos=limit) for n in present}, missing
 
 
+def open_lr_photos(folder: Path, limit: int | None = None) -> dict[str, PhotoFolder]:
+    """The photographs of a folder, to be enlarged as they are, as one set of the folder's name.
+
+    Raises:
+        MissingFileError: The folder is missing.
+        UsageError: It holds no usable image, or the limit is under one.
+    """
+    return {folder.resolve().name: PhotoFolder(folder, min_size=MIN_LR_SIZE, max_photos=limit)}
+
+
 def create_metrics(names: Sequence[str], scale: int, device: torch.device) -> tuple[dict[str, Metric], list[str]]:
     """The metrics whose weights can be had, and a line for each whose cannot.
+
+    The consistency, which a simulator measures itself, is left out.
 
     Raises:
         UsageError: An unknown name.
     """
+    names = [name for name in names if name != CONSISTENCY]
     for name in names:
         describe(name)  # refuses an unknown one before any is made
     metrics, unavailable = {}, []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,12 @@ import torch
 from rich.console import Console
 
 from blindsr_agents.evaluation.conditions import blur_conditions
+from blindsr_agents.evaluation.sets import WITHOUT_HR
 from sr_env.degradation import REPORTED_WIDTHS, Degradation
+from sr_env.utils.checks import UsageError
 from sr_env.utils.devices import Precision, resolve_device, uses_bf16
 from sr_env.utils.provenance import command_line, commit, hardware, public_path
+from sr_env.utils.script import Weights
 
 
 @dataclass(kw_only=True)
@@ -84,18 +87,76 @@ class EvaluationSettings(RenderingSettings):
     """Settings shared by everything that is measured on benchmark sets.
 
     Attributes:
-        bench_dir: Folder with one folder of HR images per set.
+        bench_dir: Folder with one folder of HR images per set; needed unless a script measures something else too.
         out: Folder for the report, written anew after every set; None writes none.
         sets: Sets to measure; one that is missing is named and skipped.
         limit: Images per set, for a quick look; None takes all.
-        metrics: Metrics to measure; one whose weights cannot be had is named and skipped.
+        metrics: Metrics to measure; one whose weights cannot be had is named and skipped. None takes psnr, ssim, lpips,
+            dists and niqe, or without HR niqe, brisque and consistency.
     """
 
-    bench_dir: Path
+    bench_dir: Path | None = None
     out: Path | None = None
     sets: tuple[str, ...] = ("Set5", "Set14", "BSD100")
     limit: int | None = None
-    metrics: tuple[str, ...] = ("psnr", "ssim", "lpips", "dists", "niqe")
+    metrics: tuple[str, ...] | None = None
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The metrics, or those that are usual."""
+        return ("psnr", "ssim", "lpips", "dists", "niqe") if self.metrics is None else self.metrics
+
+
+@dataclass
+class ComparisonSettings(EvaluationSettings):
+    """Compare trained actors, for every renderer and reward; ``out`` gets agents.json and agents.md.
+
+    Attributes:
+        lr_photos: Folder of photographs to compare on as they are, in place of the sets: nothing is blurred, and niqe,
+            brisque and consistency are measured.
+        kernels: Kernel family, the renderer's own; None takes "isotropic", or "real" with ``lr_photos``.
+        actors: Trained actors beside the released ones, as LABEL=FILE or LABEL=FILE,FILE with a checkpoint per seed.
+            With a best constant action among them (``agents/train_baseline.py --method constant``) the others are
+            compared with it too.
+        rewards: Rewards to compare by, such as ``--rewards lpips=1 psnr=1,lpips=20``; None takes the actors' (and
+            ``renderers`` None the actors' renderers), or lpips where there is no actor.
+        oracle_evaluations: Renderings per scene of the oracle, which knows HR, and of random search; 0 leaves them out.
+        oracle_guards: How much worse than with the pretrained actor a searched code may make other metrics on a scene,
+            such as ``--oracle-guards psnr=0.1``, in their own units: the limit of an agent held to the same.
+        max_side: Longest side in HR pixels that an image keeps, around its centre; None keeps all.
+        controls: What an action holds, for actors that were trained with more than code, and for the oracle: code, and
+            after it any of sharpen and blend. Actors of codes alone are compared too.
+        blend_renderer: Name or path of the renderer at the other end of "blend"; None takes the released one.
+        seed: Of the searches.
+    """
+
+    lr_photos: Path | None = None
+    kernels: str | None = None
+    actors: tuple[str, ...] = ()
+    rewards: tuple[str, ...] | None = None
+    oracle_evaluations: int = 0
+    oracle_guards: Weights = field(default_factory=dict)
+    max_side: int | None = None
+    controls: tuple[str, ...] = ("code",)
+    blend_renderer: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.lr_photos is None:
+            return
+        for name in ("bench_dir", "widths", "oracle_evaluations"):
+            if given := getattr(self, name):
+                raise UsageError(f"{name} {given} needs HR or its kernel, which lr_photos lack: leave one out")
+
+    @property
+    def family(self) -> str:
+        """The kernel family."""
+        return self.kernels or ("isotropic" if self.lr_photos is None else "real")
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The metrics, or those that are usual."""
+        return WITHOUT_HR if self.metrics is None and self.lr_photos is not None else super().measured
 
 
 def print_skipped(reasons: Sequence[str], console: Console) -> None:

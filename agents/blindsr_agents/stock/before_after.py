@@ -14,8 +14,9 @@ from torch import Tensor
 from blindsr_agents.evaluation import scores as rules
 from blindsr_agents.evaluation.scene_sets import FixedScenes
 from blindsr_agents.evaluation.scores import Scores
+from blindsr_agents.training.setup import split_lr_photos
 from sr_env.degradation import REPORTED_WIDTHS
-from sr_env.photos import open_photos
+from sr_env.photos import PhotoSource, open_photos
 from sr_env.simulator import Simulator, SimulatorSettings
 from sr_env.utils.checks import UsageError
 from sr_env.utils.devices import Precision
@@ -26,6 +27,8 @@ from sr_env.utils.script import Weights
 Actor = Callable[[np.ndarray], np.ndarray]
 #: Seed of the held-out scenes: the same ones whatever the training's seed.
 _HELD_OUT_SEED = 3
+#: LR photographs held out at most.
+_HELD_OUT = 16
 
 
 @dataclass
@@ -37,27 +40,36 @@ class LearningSettings:
         seed: Seed of scenes, exploration, networks and batches.
         photos: Folder of HR photos to train on, searched recursively; "bundled" takes scikit-image's photographs.
         test_photos: Folder of HR photos to test on; "bundled" takes the scikit-image photographs not trained on.
+        lr_photos: Folder of photographs to train on as they are, in place of ``photos``: they are the LR images, and
+            metrics must need no HR. A quarter of them, 16 at most, is held out to test on, unless ``test_photos`` names
+            LR photographs for that.
+        kernels: Kernel family, the renderer's own; None takes "isotropic", or "real" with ``lr_photos``.
         reward: Metrics and weights that the agent is paid by, such as ``--reward psnr=1,lpips=20``.
         reference: What the reward is counted from: the bicubic enlargement, or the renderer with the predictor's code.
-        renderer: Name or path of the frozen renderer; None takes ``amnet_l_x{scale}``.
-        predictor: Name or path of the kernel predictor; None takes ``predictor_x{scale}``.
+        renderer: Name or path of the frozen renderer; None takes ``amnet_l_x{scale}``, or ``amnet_real_x{scale}`` for
+            the kernels "real".
+        predictor: Name or path of the kernel predictor; None takes ``predictor_x{scale}``, or
+            ``predictor_real_x{scale}`` for the kernels "real".
         scale: Magnification.
         patch_size: HR patch side in pixels.
         test_crops: Crops of the test photos.
         test_widths: Kernel widths at which each is tested; None takes those that are reported for the scale.
+            ``lr_photos`` have none.
         controls: What an action holds: code, and after it any of sharpen and blend, in this order.
         blend_renderer: Name or path of the renderer at the other end of "blend"; None takes the released one.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: Of the renderer: "auto" (bf16 where the device computes in it), "fp32" or "bf16".
 
     Raises:
-        UsageError: A number of steps or crops is not positive.
+        UsageError: A number of steps or crops is not positive, or both kinds of photos are given.
     """
 
     steps: int = 4000
     seed: int = 0
     photos: str = "bundled"
     test_photos: str = "bundled"
+    lr_photos: str | None = None
+    kernels: str | None = None
     reward: Weights = field(default_factory=lambda: {"psnr": 1.0})
     reference: Literal["bicubic", "predictor"] = "bicubic"
     renderer: str | None = None
@@ -75,11 +87,15 @@ class LearningSettings:
         for name in ("steps", "test_crops"):
             if (value := getattr(self, name)) < 1:
                 raise UsageError(f"{name} {value} is not positive: give 1 or more")
+        if self.lr_photos is not None and self.photos != "bundled":
+            raise UsageError("photos and lr_photos are both given: give photos with HR, or those without, alone")
 
     def environment(self) -> dict[str, Any]:
         """Keywords for ``gym.make`` and ``gym.make_vec``."""
+        trained: Any = self.photos if self.lr_photos is None else self._lr_photos()[0]
         return {
-            "photos": self.photos,
+            "photos" if self.lr_photos is None else "lr_photos": trained,
+            "kernels": self.kernels or ("isotropic" if self.lr_photos is None else "real"),
             "reward": self.reward,
             "reference": self.reference,
             "renderer": self.renderer,
@@ -99,9 +115,23 @@ class LearningSettings:
             UsageError: A setting is wrong.
             MissingFileError: A folder or checkpoint does not exist.
         """
-        photos = open_photos(self.test_photos, split="test", min_size=self.patch_size)
-        simulator = Simulator(SimulatorSettings(**self.environment() | {"photos": photos}))
-        return HeldOutScenes(simulator, self.test_crops, self.test_widths or REPORTED_WIDTHS[self.scale])
+        if self.lr_photos is None:
+            name, photos = "photos", open_photos(self.test_photos, split="test", min_size=self.patch_size)
+        else:
+            name, photos = "lr_photos", self._lr_photos()[1]
+        simulator = Simulator(SimulatorSettings(**self.environment() | {name: photos}))
+        widths = () if simulator.real else self.test_widths or REPORTED_WIDTHS[self.scale]
+        return HeldOutScenes(simulator, self.test_crops, widths)
+
+    def _lr_photos(self) -> tuple[PhotoSource, PhotoSource]:
+        """Photographs to train on as they are, and others to test on."""
+        assert self.lr_photos is not None
+        size = self.patch_size // self.scale
+        source = open_photos(self.lr_photos, split="train", min_size=size)
+        if self.test_photos != "bundled":
+            return source, open_photos(self.test_photos, min_size=size)
+        train, test = split_lr_photos(source, size, _HELD_OUT, sets=1)
+        return train, test
 
 
 class HeldOutScenes:
@@ -110,7 +140,7 @@ class HeldOutScenes:
     Args:
         simulator: Draws and scores.
         crops: Crops in all.
-        widths: Kernel widths in HR pixels.
+        widths: Kernel widths in HR pixels; none for photographs as they are.
 
     Attributes:
         scenes: The scenes.

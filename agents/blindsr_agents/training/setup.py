@@ -55,16 +55,17 @@ def split_photos(source: PhotoSource, size: int, count: int, sets: int = 1) -> t
     return (Part(source, size, held_out=False), *[Part(source, size, held_out=True)] * sets)
 
 
-def split_lr_photos(source: PhotoSource, size: int, count: int) -> tuple[PhotoSource, PhotoSource, PhotoSource]:
+def split_lr_photos(source: PhotoSource, size: int, count: int, sets: int = 2) -> tuple[PhotoSource, ...]:
     """:func:`split_photos` of a user's own photographs: to train on, to select by, and to report on.
 
-    Either set of others is a quarter of them, or ``count`` where that is less; under eight photographs are cut instead.
-    Of the bundled ones those that nothing is trained on are reported on.
+    Each set of others is a quarter of them, or ``count`` where that is less; under eight photographs are cut instead.
+    Of the bundled ones those that nothing is trained on are the last set.
     """
-    train, select, report = split_photos(source, size, min(count, len(source) // 4 if len(source) >= 8 else 0), sets=2)
+    quarter = len(source) // 4 if len(source) >= 8 else 0
+    train, *others = split_photos(source, size, min(count, quarter), sets)
     if isinstance(source, BundledPhotos):
-        report = BundledPhotos("test", min_size=size)
-    return train, select, report
+        others[-1] = BundledPhotos("test", min_size=size)
+    return (train, *others)
 
 
 class Improvement:
