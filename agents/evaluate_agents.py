@@ -45,21 +45,23 @@ def measure(settings: Settings, console: Console) -> Comparisons:
         UsageError: A setting is wrong, a file is missing, or checkpoints do not fit each other.
         WeightsUnavailable: The weights of a metric of a reward cannot be had.
     """
-    s, real = settings, settings.lr_photos is not None
+    s, without_hr = settings, settings.lr_photos is not None
     device, _, widths = s.resolve()
     missing: list[str] = []
     if s.lr_photos is not None:
         sets, widths = open_lr_photos(s.lr_photos, s.limit), ()
     else:
         sets, missing = open_sets(s.bench_dir, s.sets, s.scale, s.limit)
-    actors = [*([] if real else released_actors(s.scale)), *map(parse_actor, s.actors)]
+    actors = [*([] if without_hr else released_actors(s.scale)), *map(parse_actor, s.actors)]
     rewards = None if s.rewards is None else [parse_weights(text) for text in s.rewards]
     default = str(SimulatorSettings(scale=s.scale, kernels=s.family).renderer_or_default)
-    tasks = plan(actors, s.scale, s.renderers, rewards, (default, REAL["reward"]) if real else None)
+    tasks = plan(actors, s.scale, s.renderers, rewards, (default, REAL["reward"]) if without_hr else None)
     if s.oracle_guards and not s.oracle_evaluations:
         raise UsageError("oracle_guards without oracle_evaluations guard nothing: give both")
-    metrics, unavailable = fitting_metrics(s.measured, tasks, sets, s.max_side, device, tuple(s.oracle_guards), real)
-    source: dict[str, Any] = {"lr_photos" if real else "photos": next(iter(sets.values()))}
+    metrics, unavailable = fitting_metrics(
+        s.measured, tasks, sets, s.max_side, device, tuple(s.oracle_guards), without_hr
+    )
+    source: dict[str, Any] = {"lr_photos" if without_hr else "photos": next(iter(sets.values()))}
     shared = SimulatorSettings(
         **source,
         kernels=s.family,

@@ -65,7 +65,7 @@ def main(settings: IterativeSettings) -> dict[str, Any]:
     kept = progress.choose()
     scores = scenes.score_all(rows)
     title = f"{scenes.count} photos of {settings.test_photos}"
-    if settings.test_photos == "bundled" and settings.real:
+    if settings.test_photos == "bundled" and settings.without_hr:
         title = improvement.reported_title
     if scenes.widths:
         title += f", each at {len(scenes.widths)} kernel widths"

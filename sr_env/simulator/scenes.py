@@ -193,3 +193,16 @@ class Episode:
             _put(self.reward, rows, new.reward),
             steps,
         )
+
+
+def not_finite(result: Result, before: Result) -> UsageError:
+    """The error where a reward is NaN or infinite, which a learner would carry into its weights."""
+    if not result.sr.isfinite().all():
+        return UsageError("the reward is not finite: the renderer's SR has NaN or infinite values, check its weights")
+    wrong = [
+        f"{name} is {float(values[~values.isfinite()][0])}"
+        for each in (result, before)
+        for name, values in each.terms.items()
+        if not values.isfinite().all()
+    ]
+    return UsageError(f"the reward is not finite: {', '.join(dict.fromkeys(wrong))}, mend the metric or leave it out")

@@ -30,7 +30,7 @@ from sr_env.models import (
 )
 from sr_env.photos import crops, open_photos
 from sr_env.simulator.options import SceneOptions
-from sr_env.simulator.scenes import Episode, Result, Scenes, Truth, updated_kernels
+from sr_env.simulator.scenes import Episode, Result, Scenes, Truth, not_finite, updated_kernels
 from sr_env.simulator.settings import CONSISTENCY, SimulatorSettings
 from sr_env.utils.checks import UsageError
 from sr_env.utils.devices import autocast, channels_last, resolve_device, uses_bf16
@@ -53,7 +53,7 @@ class Simulator:
             without the consistency, which needs the code too.
         controls: What the A numbers of an action are; the code's L come first, and without further controls A is L.
         terms: Names of what is measured of a picture: metrics, and "consistency" where it counts or is to be told.
-        real: Whether scenes are photographs as they are, of which nothing more is known.
+        without_hr: Whether scenes are photographs as they are, of which nothing more is known.
 
     Raises:
         UsageError: A setting is wrong, checkpoints do not fit each other, or a checkpoint or folder does not exist.
@@ -65,7 +65,7 @@ class Simulator:
         self.iterative = iterative
         self.horizon = settings.max_steps if iterative else 1
         self.scale = settings.scale
-        self.real = settings.lr_photos is not None
+        self.without_hr = settings.lr_photos is not None
         self.degradation = Degradation(settings.scale, settings.kernels, settings.reduction, settings.widths)
         self.device = resolve_device(settings.device)
         for precision in (settings.precision, settings.metric_precision):
@@ -75,7 +75,7 @@ class Simulator:
         others = [name for name in settings.info_metrics if name not in settings.reward]
         told = CONSISTENCY in (*settings.reward, *others)
         others = [name for name in others if name != CONSISTENCY]
-        if self.real:
+        if self.without_hr:
             check_without_reference([*weights, *others])
         self.objective = WeightedScore(weights, border=settings.scale, device=self.device)
         self.metrics = {
@@ -101,7 +101,7 @@ class Simulator:
                 device=self.device,
             )
         self.lr_size = settings.patch_size // settings.scale
-        self._crop_size = self.lr_size if self.real else settings.patch_size
+        self._crop_size = self.lr_size if self.without_hr else settings.patch_size
         self.photos = open_photos(
             settings.photos if settings.lr_photos is None else settings.lr_photos,
             split=settings.split,
@@ -150,7 +150,7 @@ class Simulator:
                 f"corner of {size}x{size} up to {(room[first] - 1).tolist()}"
             )
         cut = to_images(crops(self.photos, photo, corner[:, 0], corner[:, 1], size), self.device)
-        if self.real:
+        if self.without_hr:
             return Scenes(cut, photo, corner)
         return self.degrade(cut, self._kernels(uniforms[:, 3:], fixed), photo, corner)
 
@@ -161,7 +161,7 @@ class Simulator:
 
     def parse(self, options: Mapping[str, Any] | None, count: int) -> SceneOptions:
         """Options as :meth:`draw` takes them, for ``count`` scenes, checked."""
-        return SceneOptions.parse(options, count, self.photos, self.degradation.family, not self.real)
+        return SceneOptions.parse(options, count, self.photos, self.degradation.family, not self.without_hr)
 
     def _kernels(self, uniforms: np.ndarray, fixed: SceneOptions) -> Kernels:
         """Kernels [B] of uniform numbers [B, 3] and of what is fixed."""
@@ -350,7 +350,7 @@ class Simulator:
         reward = (result.score - before).double()
         rewards = reward.cpu().numpy()
         if not np.isfinite(rewards).all():
-            raise _not_finite(result, episode.current)
+            raise not_finite(result, episode.current)
         self._episode = replace(episode, current=result, action=given, reward=reward, steps=episode.steps + 1)
         return rewards
 
@@ -444,16 +444,3 @@ class Simulator:
             "photo": scenes.photo.copy(),
             "crop": scenes.corner.copy(),
         }
-
-
-def _not_finite(result: Result, before: Result) -> UsageError:
-    """The error where a reward is NaN or infinite, which a learner would carry into its weights."""
-    if not result.sr.isfinite().all():
-        return UsageError("the reward is not finite: the renderer's SR has NaN or infinite values, check its weights")
-    wrong = [
-        f"{name} is {float(values[~values.isfinite()][0])}"
-        for each in (result, before)
-        for name, values in each.terms.items()
-        if not values.isfinite().all()
-    ]
-    return UsageError(f"the reward is not finite: {', '.join(dict.fromkeys(wrong))}, mend the metric or leave it out")

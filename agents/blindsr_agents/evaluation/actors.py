@@ -330,7 +330,7 @@ class Bench:
         self.methods: dict[str, list[Method]] = {
             BICUBIC: [judge.bicubic],
             MEAN_CODE: [self._mean_code],
-            **({} if judge.real else {TRUE_KERNEL: [true_kernel(judge)]}),
+            **({} if judge.without_hr else {TRUE_KERNEL: [true_kernel(judge)]}),
             PRETRAINED: [acting(judge, pretrained)],
         }
         actors = [actor for actor in actors if actor.fits(task.renderer, task.reward)]

@@ -60,7 +60,7 @@ class SceneSet(ABC):
 
     def __init__(self, simulator: Simulator, widths: Sequence[float], count: int) -> None:
         self.simulator, self.widths, self.count = simulator, tuple(widths), count
-        if simulator.real:
+        if simulator.without_hr:
             if self.widths:
                 raise UsageError(f"kernel widths {self.widths} blur nothing in lr_photos, which stay as they are")
         elif not self.widths or len(set(self.widths)) < len(self.widths):
@@ -181,11 +181,11 @@ class WholeScenes(SceneSet):
             raise UsageError(f"max_side {max_side} is under {smallest} pixels, eight of the LR image: give more")
         super().__init__(simulator, widths, min(len(self.photos), max_photos or len(self.photos)))
         self.names = self.photos.names[: self.count]
-        shapes = self.photos.shape_array[: self.count] * (simulator.scale if simulator.real else 1)
+        shapes = self.photos.shape_array[: self.count] * (simulator.scale if simulator.without_hr else 1)
         shapes = np.minimum(shapes, max_side or np.iinfo(np.int64).max) // simulator.scale * simulator.scale
         if shapes.min() < smallest:
             name, found = self.names[int(shapes.min(1).argmin())], int(shapes.min())
-            told = f"{found}, enlarged," if simulator.real else found
+            told = f"{found}, enlarged," if simulator.without_hr else found
             raise UsageError(f"photo {name!r} has {told} pixels on one side, {smallest} are needed: leave it out")
         self._shapes = shapes
         self._chunks: list[np.ndarray] = []
@@ -207,7 +207,7 @@ class WholeScenes(SceneSet):
     def _make(self) -> Iterator[Placed]:
         simulator = self.simulator
         for photos in self._chunks:
-            height, width = self._shapes[photos[0]] // (simulator.scale if simulator.real else 1)
+            height, width = self._shapes[photos[0]] // (simulator.scale if simulator.without_hr else 1)
             corner = (self.photos.shape_array[photos] - (height, width)) // 2
             cut = to_images(
                 np.stack(
@@ -218,7 +218,7 @@ class WholeScenes(SceneSet):
                 ),
                 simulator.device,
             )
-            if simulator.real:
+            if simulator.without_hr:
                 yield 0, photos, Scenes(cut, photos, corner)
             prepared = None
             for row, kernel_width in enumerate(self.widths):

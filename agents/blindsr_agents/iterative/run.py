@@ -64,9 +64,9 @@ class IterativeSettings(IterativeHingeConfig, ImprovementSettings):
         """The photos of the table."""
         photos: PhotoSource = improvement.reported
         if self.test_photos != "bundled":
-            photos = open_photos(self.test_photos, min_size=self.patch_size // (self.scale if self.real else 1))
+            photos = open_photos(self.test_photos, min_size=self.patch_size // (self.scale if self.without_hr else 1))
         simulator = Simulator(SimulatorSettings(**self.reporting(photos)))
-        widths = () if self.real else REPORTED_WIDTHS[self.scale]
+        widths = () if self.without_hr else REPORTED_WIDTHS[self.scale]
         return WholeScenes(simulator, widths, max_photos=self.test_count, max_side=self.test_side, keep=False)
 
 
@@ -101,7 +101,7 @@ def methods(settings: IterativeSettings, scenes: WholeScenes, agent: IterativeHi
     for count in range(1, settings.max_steps + 1):
         name = f"{count} correction{'s' * (count > 1)}"
         rows[name] = scenes.acting(Player(agent.actor_target, simulator, count))
-    return rows if simulator.real else rows | {TRUE_KERNEL: true_kernel(simulator)}
+    return rows if simulator.without_hr else rows | {TRUE_KERNEL: true_kernel(simulator)}
 
 
 def as_json(scores: Mapping[str, Scores], scenes: SceneSet) -> dict[str, Any]:
@@ -191,9 +191,7 @@ class IterativeProgress:
             self.agent.actor_target.withdraw()
             self.console.print(
                 "No corrector beat the pretrained actor on the selection scenes"
-                + ("" if self.settings.real else " without losing at some kernel width")
-                + (f" {'without' if self.settings.real else 'or'} breaking a guard" if self.settings.guards else "")
-                + ": NO CORRECTION is kept."
+                f"{self.selection.conditions}: NO CORRECTION is kept."
             )
             return "no correction"
         self.player.load_state_dict(self.selection.best)

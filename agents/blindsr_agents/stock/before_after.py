@@ -120,7 +120,7 @@ class LearningSettings:
         else:
             name, photos = "lr_photos", self._lr_photos()[1]
         simulator = Simulator(SimulatorSettings(**self.environment() | {name: photos}))
-        widths = () if simulator.real else self.test_widths or REPORTED_WIDTHS[self.scale]
+        widths = () if simulator.without_hr else self.test_widths or REPORTED_WIDTHS[self.scale]
         return HeldOutScenes(simulator, self.test_crops, widths)
 
     def _lr_photos(self) -> tuple[PhotoSource, PhotoSource]:

@@ -130,13 +130,15 @@ def measure_test(
         constant: The best constant action; None leaves it out.
     """
     simulator = Simulator(SimulatorSettings(**improvement.settings.reporting(improvement.reported)))
-    scenes = FixedScenes(simulator, crops, () if simulator.real else widths or REPORTED_WIDTHS[simulator.scale], 2)
+    scenes = FixedScenes(
+        simulator, crops, () if simulator.without_hr else widths or REPORTED_WIDTHS[simulator.scale], 2
+    )
     methods = {
         BICUBIC: simulator.bicubic,
         PRETRAINED: scenes.acting(improvement.pretrained.network),
         **({} if constant is None else {CONSTANT: scenes.acting(constant.actor)}),
         TRAINED: scenes.acting(actor),
-        **({} if simulator.real else {TRUE_KERNEL: true_kernel(simulator)}),
+        **({} if simulator.without_hr else {TRUE_KERNEL: true_kernel(simulator)}),
     }
     scores = scenes.score_all(methods)
     title = f"{crops} crops of {improvement.reported_title}"

@@ -82,6 +82,13 @@ class Selection:
             self.best = {name: value.detach().cpu().clone() for name, value in actor.state_dict().items()}
         return gain
 
+    @property
+    def conditions(self) -> str:
+        """What an actor must not do to be kept, to end a sentence that says that none was."""
+        told = ["losing at some kernel width"] if self.scenes.widths else []
+        told += ["breaking a guard"] if self.guards else []
+        return f" without {' or '.join(told)}" if told else ""
+
     def state(self) -> dict[str, Any]:
         """What a resumed run needs."""
         return {

@@ -95,15 +95,15 @@ class ImprovementSettings:
             raise UsageError(f"minutes {self.minutes} leave no time to train: give a positive number")
 
     @property
-    def real(self) -> bool:
+    def without_hr(self) -> bool:
         """Whether photographs are trained on as they are."""
         return self.lr_photos is not None
 
     def environment(self, photos: Any) -> dict[str, Any]:
         """Keywords of the environment, with these photos."""
         return {
-            "lr_photos" if self.real else "photos": photos,
-            "kernels": self.kernels or ("real" if self.real else "isotropic"),
+            "lr_photos" if self.without_hr else "photos": photos,
+            "kernels": self.kernels or ("real" if self.without_hr else "isotropic"),
             "scale": self.scale,
             "patch_size": self.patch_size,
             "renderer": self.renderer,
@@ -123,5 +123,5 @@ class ImprovementSettings:
         PSNR and LPIPS whatever the reward; without HR, NIQE, BRISQUE and the consistency, so that one which is not paid
         for shows what the one that is cost.
         """
-        told = WITHOUT_HR if self.real else ("psnr", "lpips")
+        told = WITHOUT_HR if self.without_hr else ("psnr", "lpips")
         return self.environment(photos) | {"info_metrics": told, "metric_precision": "fp32"}

@@ -94,15 +94,15 @@ class Improvement:
         self, settings: ImprovementSettings, photos: PhotoSource | Sequence[NDArray[np.uint8]] | None = None
     ) -> None:
         self.settings = settings
-        if settings.real and photos is not None:
+        if settings.without_hr and photos is not None:
             raise UsageError("photos and lr_photos are both given: give photos with HR, or those without, alone")
         given = settings.photos if settings.lr_photos is None else settings.lr_photos
-        size = settings.patch_size // (settings.scale if settings.real else 1)
+        size = settings.patch_size // (settings.scale if settings.without_hr else 1)
         self._reported: PhotoSource | None = None
         source = open_photos(
             given if photos is None else photos, split="train", min_size=size, memory_budget=_PHOTO_MEMORY
         )
-        if settings.real:
+        if settings.without_hr:
             self.photos, held_out, self._reported = split_lr_photos(source, size, settings.selection_photos)
         else:
             self.photos, held_out = split_photos(source, size, settings.selection_photos)
@@ -127,14 +127,14 @@ class Improvement:
         )
         if settings.resume:
             check_state(settings.out / STATE, self.kept)
-        widths = () if settings.real else settings.selection_widths
+        widths = () if settings.without_hr else settings.selection_widths
         scenes = WholeScenes(self.simulator, widths, max_side=settings.selection_side)
         self.selection = Selection(scenes, self.pretrained.network, settings.guards)
 
     @property
     def _source(self) -> str:
         """Name of the setting that the photos are of."""
-        return "lr_photos" if self.settings.real else "photos"
+        return "lr_photos" if self.settings.without_hr else "photos"
 
     @property
     def reported(self) -> PhotoSource:
@@ -147,7 +147,7 @@ class Improvement:
     @property
     def reported_title(self) -> str:
         """What is reported on, for a table's title."""
-        if not self.settings.real:
+        if not self.settings.without_hr:
             return ", ".join(self.reported.names)
         same = self.reported.names == self.simulator.photos.names
         return f"{len(self.reported)} LR photographs" + (", the parts that actors were selected by" if same else "")
@@ -157,9 +157,7 @@ class Improvement:
         if self.selection.best is None:
             console.print(
                 "No actor beat the pretrained one on the selection scenes"
-                + ("" if self.settings.real else " without losing at some kernel width")
-                + (f" {'without' if self.settings.real else 'or'} breaking a guard" if self.settings.guards else "")
-                + ": the PRETRAINED actor is kept and exported as it was."
+                f"{self.selection.conditions}: the PRETRAINED actor is kept and exported as it was."
             )
             actor.load_state_dict(self.pretrained.network.state_dict())
             return "pretrained"
