@@ -41,6 +41,7 @@ class KernelFamily(ABC):
         name: Name in the registry.
         two_widths: Whether both widths count; otherwise the second repeats the first.
         has_angle: Whether the angle counts; otherwise it is zero.
+        corrupts: Whether pictures are more than blurred and reduced: kernels then have a ``corruption``.
         size: Side K of the kernels in HR pixels, odd.
     """
 
@@ -48,6 +49,7 @@ class KernelFamily(ABC):
     size: int = KERNEL_SIZE
     two_widths: bool = False
     has_angle: bool = False
+    corrupts: bool = False
 
     @abstractmethod
     def width_range(self, scale: int) -> tuple[float, float]:

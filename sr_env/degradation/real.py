@@ -42,6 +42,7 @@ class Real(KernelFamily):
     name = "real"
     two_widths = True
     has_angle = True
+    corrupts = True
     size = 49
 
     def width_range(self, scale: int) -> tuple[float, float]:

@@ -89,7 +89,9 @@ class BlindSREnv(gym.Env[Any, np.ndarray]):
     `reset(options=...)` fixes parts of it: `photo` (index or name), `crop` ((top, left) in HR pixels), `kernel_width`
     (HR pixels; two numbers in the anisotropic family), `kernel_angle` (radians), or in place of these `kernel` (an
     array [k, k] without negative weights, k odd and at most 21, which is scaled to sum to one; the information then
-    says the width and angle of the ellipse with the same second moments, and the code nearest to it).
+    says the width and angle of the ellipse with the same second moments, and the code nearest to it). With
+    `kernels="real"` it also fixes `noise` (standard deviation in grey levels, 0 to 255), `jpeg_quality` (1 to 100, 0
+    for no compression) and `sharpening` (strength, 0 to 10).
 
     ## Episode End
     Every episode has one step and then terminates; `truncated` is False, since nothing is cut short.
@@ -101,6 +103,7 @@ class BlindSREnv(gym.Env[Any, np.ndarray]):
     |---|---|
     | `code_true`, `action_true` | the true kernel's code, and the same as an action (further controls are 0), [10] |
     | `kernel_width`, `kernel_angle` | the true kernel's widths in HR pixels, [2], and angle in radians |
+    | `noise`, `jpeg_quality`, `sharpening` | what happened beside blur, as in the options (`kernels="real"` only) |
     | `photo`, `crop` | index of the photo, and (top, left) of the patch in HR pixels |
     | `<metric>_reference`, `score_reference` | each metric's raw value for the reference, and their weighted sum |
     | `<metric>`, `score` | the same for SR (`step` only) |
@@ -153,7 +156,8 @@ class BlindSREnv(gym.Env[Any, np.ndarray]):
 
         Args:
             seed: Seed of the environment's generator; None goes on with the present one.
-            options: Parts of the scene to fix: photo, crop, kernel_width, kernel_angle, kernel.
+            options: Parts of the scene to fix: photo, crop, kernel_width, kernel_angle, kernel, noise, jpeg_quality,
+                sharpening.
 
         Returns:
             The observation, and information as in the class docstring.

@@ -111,9 +111,9 @@ class BlindSRVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
 
         Args:
             seed: An integer s (sub-environment i gets s + i), one seed each, or None to go on with the generators.
-            options: Parts of the scenes to fix: photo, crop, kernel_width, kernel_angle, kernel. With autoreset
-                "Disabled" also reset_mask, bool [N]: where episodes begin; the others go on as they are, keep their
-                generators, and their rows of the information are marked as absent.
+            options: Parts of the scenes to fix: photo, crop, kernel_width, kernel_angle, kernel, noise, jpeg_quality,
+                sharpening. With autoreset "Disabled" also reset_mask, bool [N]: where episodes begin; the others go on
+                as they are, keep their generators, and their rows of the information are marked as absent.
 
         Returns:
             Observations and information, batched.

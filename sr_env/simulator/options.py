@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from sr_env.degradation import KERNEL_SIZE
+from sr_env.degradation import KERNEL_SIZE, Degradation, Kernels
 from sr_env.degradation.families import KernelFamily
 from sr_env.photos import PhotoSource
+from sr_env.simulator.scenes import updated_kernels
 from sr_env.simulator.settings import whole
 from sr_env.utils.checks import UsageError, check_choice
 
 _KERNEL = "a kernel [k, k] of finite numbers"
-_OF_KERNELS = ("kernel_width", "kernel_angle", "kernel")
+#: Options of what happens to a picture beside blur -> attributes of :class:`~sr_env.degradation.Corruption`.
+CORRUPTIONS: Mapping[str, str] = {"noise": "noise", "jpeg_quality": "quality", "sharpening": "sharpening"}
+_CORRUPTION_LIMITS: Mapping[str, tuple[float, float, str]] = {
+    "noise": (0, 255, "a standard deviation of 0 to 255 grey levels"),
+    "jpeg_quality": (1, 100, "a quality of 1 to 100, or 0 for no compression"),
+    "sharpening": (0, 10, "a strength of 0 to 10"),
+}
+_OF_KERNELS = ("kernel_width", "kernel_angle", "kernel", *CORRUPTIONS)
 OPTIONS = ("photo", "crop", *_OF_KERNELS)
 
 
@@ -30,6 +39,7 @@ class SceneOptions:
         widths: Kernel widths in HR pixels, float64 [B, 2]; NaN where they are drawn.
         angle: Angles in radians, float64 [B]; NaN where they are drawn.
         kernel: Whole kernels, float64 [B, k, k], NaN where they are drawn; None where all are.
+        corruption: What of ``CORRUPTIONS`` is given -> its values, float64 [B], NaN where they are drawn.
     """
 
     photo: np.ndarray
@@ -37,6 +47,7 @@ class SceneOptions:
     widths: np.ndarray
     angle: np.ndarray
     kernel: np.ndarray | None
+    corruption: Mapping[str, np.ndarray]
 
     @classmethod
     def parse(
@@ -48,7 +59,8 @@ class SceneOptions:
             options: None, or names with a single value for all scenes or a sequence of one each, among which None
                 leaves that scene's to chance: ``photo`` (index or name), ``crop`` ((top, left) in the photo's pixels),
                 ``kernel_width`` (HR pixels; a number, or two), ``kernel_angle`` (radians), ``kernel`` (an array [k, k]
-                in place of the two).
+                in place of the two), ``noise`` (standard deviation in grey levels), ``jpeg_quality`` (1 to 100, 0 for
+                none), ``sharpening`` (strength).
             count: Number B of scenes.
             photos: The photos.
             family: Of the kernels. Where both widths count, two numbers are those of one kernel, otherwise of two.
@@ -99,12 +111,42 @@ class SceneOptions:
             width,
             angle,
             None if kernel is None else _values("kernel", kernel, count, _side(kernel), _KERNEL, np.isfinite),
+            {name: _corruption(name, given[name], count, family) for name in CORRUPTIONS if name in given},
         )
 
     def take(self, rows: np.ndarray) -> SceneOptions:
         """Those of the scenes at ``rows``."""
         kernel = None if self.kernel is None else self.kernel[rows]
-        return SceneOptions(self.photo[rows], self.corner[rows], self.widths[rows], self.angle[rows], kernel)
+        corruption = {name: values[rows] for name, values in self.corruption.items()}
+        return SceneOptions(
+            self.photo[rows], self.corner[rows], self.widths[rows], self.angle[rows], kernel, corruption
+        )
+
+    def applied(self, drawn: Kernels, degradation: Degradation) -> Kernels:
+        """Kernels [B] as they were drawn, but for what is fixed; what is said by width or angle is a Gaussian."""
+        kernels, device = drawn, drawn.kernels.device
+
+        def put(rows: np.ndarray, new: Kernels) -> Kernels:
+            places = torch.from_numpy(rows).to(device)
+            corruption = kernels.map(lambda x: x[places]).corruption  # the rest stays by chance
+            return updated_kernels(kernels, places, replace(new, corruption=corruption))
+
+        rows = np.flatnonzero(~(np.isnan(self.widths).all(1) & np.isnan(self.angle)))
+        if len(rows):
+            widths, angles = (each.cpu().double().numpy()[rows] for each in (drawn.widths, drawn.angles))
+            widths = np.where(np.isnan(self.widths[rows]), widths, self.widths[rows])
+            angles = np.where(np.isnan(self.angle[rows]), angles, self.angle[rows])
+            kernels = put(rows, degradation.build(widths, angles, device))
+        if self.kernel is not None:
+            rows = np.flatnonzero(~np.isnan(self.kernel[:, 0, 0]))
+            kernels = put(rows, degradation.given(self.kernel[rows], device))
+        if kernels.corruption is not None and self.corruption:
+            fixed = {}
+            for name, values in self.corruption.items():
+                old, given = getattr(kernels.corruption, CORRUPTIONS[name]), torch.from_numpy(values).to(device)
+                fixed[CORRUPTIONS[name]] = torch.where(given.isnan(), old, given.to(old))
+            kernels = replace(kernels, corruption=replace(kernels.corruption, **fixed))
+        return kernels
 
 
 def _photo_indices(given: Any, count: int, photos: PhotoSource) -> np.ndarray:
@@ -130,6 +172,19 @@ def _widths(given: Any, count: int, shape: tuple[int, ...]) -> np.ndarray:
     what = f"{'two positive numbers' if shape else 'a positive number'} of HR pixels, under {KERNEL_SIZE}"
     widths = _values("kernel_width", given, count, shape, what, lambda values: (values > 0) & (values < KERNEL_SIZE))
     return widths if shape else np.repeat(widths[:, None], 2, axis=1)
+
+
+def _corruption(name: str, given: Any, count: int, family: KernelFamily) -> np.ndarray:
+    """An option of what happens beside blur, float64 [B], NaN where it is left to chance."""
+    if not family.corrupts:
+        raise UsageError(
+            f"reset option {name}={_short(given)} would not count, since {family.name} kernels blur alone: leave it "
+            "out, or choose kernels such as 'real'"
+        )
+    lowest, largest, what = _CORRUPTION_LIMITS[name]
+    return _values(
+        name, given, count, (), what, lambda values: (values == 0) | ((values >= lowest) & (values <= largest))
+    )
 
 
 def _side(kernel: Any) -> tuple[int, int]:

@@ -29,8 +29,8 @@ from sr_env.models import (
     partner_name,
 )
 from sr_env.photos import crops, open_photos
-from sr_env.simulator.options import SceneOptions
-from sr_env.simulator.scenes import Episode, Result, Scenes, Truth, not_finite, updated_kernels
+from sr_env.simulator.options import CORRUPTIONS, SceneOptions
+from sr_env.simulator.scenes import Episode, Result, Scenes, Truth, not_finite
 from sr_env.simulator.settings import CONSISTENCY, SimulatorSettings
 from sr_env.utils.checks import UsageError
 from sr_env.utils.devices import autocast, channels_last, resolve_device, uses_bf16
@@ -129,7 +129,7 @@ class Simulator:
                 to chance): ``photo`` (index or name), ``crop`` ((top, left) in the photo's pixels), and but for
                 photographs as they are ``kernel_width`` (HR pixels; a number, or two for the anisotropic family),
                 ``kernel_angle`` (radians), ``kernel`` (an array [k, k], k odd and at most 21, which is scaled to sum to
-                one).
+                one), and where the kernels know of them ``noise``, ``jpeg_quality`` and ``sharpening``.
 
         Raises:
             UsageError: An option is unknown or does not fit.
@@ -152,7 +152,8 @@ class Simulator:
         cut = to_images(crops(self.photos, photo, corner[:, 0], corner[:, 1], size), self.device)
         if self.without_hr:
             return Scenes(cut, photo, corner)
-        return self.degrade(cut, self._kernels(uniforms[:, 3:], fixed), photo, corner)
+        kernels = fixed.applied(self.degradation.draw(uniforms[:, 3:], self.device), self.degradation)
+        return self.degrade(cut, kernels, photo, corner)
 
     def check_patches(self) -> None:
         """Raise :class:`UsageError` where a metric takes no pictures as small as the patches that are drawn."""
@@ -162,21 +163,6 @@ class Simulator:
     def parse(self, options: Mapping[str, Any] | None, count: int) -> SceneOptions:
         """Options as :meth:`draw` takes them, for ``count`` scenes, checked."""
         return SceneOptions.parse(options, count, self.photos, self.degradation.family, not self.without_hr)
-
-    def _kernels(self, uniforms: np.ndarray, fixed: SceneOptions) -> Kernels:
-        """Kernels [B] of uniform numbers [B, 3] and of what is fixed."""
-        kernels = self.degradation.draw(uniforms, self.device)
-        if not (np.isnan(fixed.widths).all() and np.isnan(fixed.angle).all()):
-            width = np.where(np.isnan(fixed.widths), kernels.widths.cpu().double().numpy(), fixed.widths)
-            angle = np.where(np.isnan(fixed.angle), kernels.angles.cpu().double().numpy(), fixed.angle)
-            kernels = replace(self.degradation.build(width, angle, self.device), corruption=kernels.corruption)
-        if fixed.kernel is not None:
-            chosen = np.flatnonzero(~np.isnan(fixed.kernel[:, 0, 0]))
-            rows = torch.from_numpy(chosen).to(self.device)
-            given = self.degradation.given(fixed.kernel[chosen], self.device)
-            corruption = kernels.map(lambda x: x[rows]).corruption  # a kernel of one's own, and the rest by chance
-            kernels = updated_kernels(kernels, rows, replace(given, corruption=corruption))
-        return kernels
 
     @torch.no_grad()
     def degrade(self, hr: Tensor, kernels: Kernels, photo: np.ndarray, corner: np.ndarray) -> Scenes:
@@ -429,6 +415,8 @@ class Simulator:
         if (truth := scenes.truth) is not None:
             columns = {"code_true": truth.code, "action_true": self._action_of(truth.code)}
             columns |= {"kernel_width": truth.kernels.widths, "kernel_angle": truth.kernels.angles}
+            if (corruption := truth.kernels.corruption) is not None:
+                columns |= {name: getattr(corruption, field) for name, field in CORRUPTIONS.items()}
         columns |= {
             "score_reference": reference.score,
             **{f"{name}_reference": value for name, value in reference.terms.items()},

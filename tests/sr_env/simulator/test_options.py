@@ -143,3 +143,55 @@ def test_wrong_options_are_named(settings: dict[str, Any], options: Any, told: s
     simulator = make(settings)
     with pytest.raises(UsageError, match=told):
         simulator.reset(np.random.default_rng(0).random((2, 6)), options)
+
+
+def test_noise_compression_and_sharpening_are_fixed(settings: dict[str, Any], tiny_real: dict[str, str]) -> None:
+    simulator = make(settings, kernels="real", **tiny_real)
+    chance = draw(simulator, 4)
+    fixed = draw(simulator, 4, {"noise": [None, 0, 12, 3.5], "jpeg_quality": 0, "sharpening": [0.5, None, None, 0]})
+    before, after = chance.kernels.corruption, fixed.kernels.corruption
+    assert before is not None
+    assert after is not None
+    torch.testing.assert_close(after.noise, torch.tensor([float(before.noise[0]), 0, 12, 3.5]))
+    assert after.quality.tolist() == [0] * 4
+    torch.testing.assert_close(after.sharpening, torch.tensor([0.5, *before.sharpening[1:3].tolist(), 0]))
+    assert torch.equal(after.seed, before.seed)
+    assert torch.equal(fixed.kernels.kernels, chance.kernels.kernels)
+    simulator.reset(np.random.default_rng(0).random((4, 6)), {"noise": 7, "jpeg_quality": 60, "sharpening": 0})
+    info = simulator.info()
+    for name, value in {"noise": 7, "jpeg_quality": 60, "sharpening": 0}.items():
+        np.testing.assert_allclose(info[name], value)
+    again = draw(simulator, 4, {name: info[name] for name in ("noise", "jpeg_quality", "sharpening")})
+    assert torch.equal(again.lr, simulator.scenes.lr)
+
+
+def test_a_width_for_one_scene_leaves_the_shapes_of_others(settings: dict[str, Any], tiny_real: dict[str, str]) -> None:
+    simulator = make(settings, kernels="real", **tiny_real)
+    uniforms = np.random.default_rng(1).random((40, 6))
+    chance = simulator.draw(uniforms)
+    fixed = simulator.draw(uniforms, {"kernel_width": [3.0] + [None] * 39})
+    assert torch.equal(fixed.kernels.kernels[1:], chance.kernels.kernels[1:])
+    assert torch.equal(fixed.lr[1:], chance.lr[1:])
+    assert fixed.kernels.widths[0].tolist() == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"noise": -1}, "noise"),
+        ({"noise": 256}, "0 to 255 grey levels"),
+        ({"jpeg_quality": 0.5}, "1 to 100, or 0 for no compression"),
+        ({"sharpening": "much"}, "a strength of 0 to 10"),
+        ({"noise": [1, 2]}, "2 entries for 3"),
+    ],
+)
+def test_wrong_levels_are_named(
+    settings: dict[str, Any], tiny_real: dict[str, str], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        draw(make(settings, kernels="real", **tiny_real), 3, options)
+
+
+def test_levels_need_kernels_that_know_them(settings: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="noise=5 would not count, since isotropic kernels blur alone"):
+        draw(make(settings), 1, {"noise": 5})
