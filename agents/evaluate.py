@@ -10,7 +10,6 @@ With ``--degradation real`` the conditions are those of photographs as people ha
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,12 +26,11 @@ from blindsr_agents.evaluation.reconstructions import (
     write_report,
 )
 from blindsr_agents.evaluation.sets import create_metrics, open_sets
-from blindsr_agents.evaluation.settings import EvaluationSettings, print_skipped
+from blindsr_agents.evaluation.settings import EvaluationSettings, evaluate, print_skipped
 from blindsr_agents.evaluation.tables import columns
 from rich.console import Console
 
 from sr_env.degradation import Degradation
-from sr_env.utils.files import check_writable
 from sr_env.utils.script import run_script
 
 
@@ -106,13 +104,7 @@ def measure(settings: Settings, console: Console) -> Results:
 
 def main(settings: Settings) -> Results:
     """Measure, print the tables, and write the report."""
-    console = Console(width=None if sys.stdout.isatty() else 160)  # a log has no width to fit into
-    if settings.out is not None:
-        check_writable(settings.out)
-    results = measure(settings, console)
-    if settings.out is not None:
-        console.print(f"report written to {settings.out}")
-    return results
+    return evaluate(settings, measure)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ oracle, and of trained actors those that are given.
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from blindsr_agents.evaluation.actor_tables import print_table, write_report
@@ -29,12 +28,11 @@ from blindsr_agents.evaluation.actors import (
 )
 from blindsr_agents.evaluation.sets import open_lr_photos, open_sets
 from blindsr_agents.evaluation.settings import ComparisonSettings as Settings
-from blindsr_agents.evaluation.settings import print_skipped
+from blindsr_agents.evaluation.settings import evaluate, print_skipped
 from rich.console import Console
 
 from sr_env.simulator import REAL, SimulatorSettings
 from sr_env.utils.checks import UsageError
-from sr_env.utils.files import check_writable
 from sr_env.utils.script import parse_weights, run_script
 
 
@@ -91,13 +89,7 @@ def measure(settings: Settings, console: Console) -> Comparisons:
 
 def main(settings: Settings) -> Comparisons:
     """Compare, print the tables, and write the report."""
-    console = Console(width=None if sys.stdout.isatty() else 160)  # a log has no width to fit into
-    if settings.out is not None:
-        check_writable(settings.out)
-    results = measure(settings, console)
-    if settings.out is not None:
-        console.print(f"report written to {settings.out}")
-    return results
+    return evaluate(settings, measure)
 
 
 if __name__ == "__main__":

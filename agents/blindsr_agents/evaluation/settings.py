@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
@@ -15,6 +16,7 @@ from blindsr_agents.evaluation.sets import WITHOUT_HR
 from sr_env.degradation import REPORTED_WIDTHS, Degradation
 from sr_env.utils.checks import UsageError
 from sr_env.utils.devices import Precision, resolve_device, uses_bf16
+from sr_env.utils.files import check_writable
 from sr_env.utils.provenance import command_line, commit, hardware, public_path
 from sr_env.utils.script import Weights
 
@@ -159,10 +161,30 @@ class ComparisonSettings(EvaluationSettings):
         return WITHOUT_HR if self.metrics is None and self.lr_photos is not None else super().measured
 
 
+Settings = TypeVar("Settings", bound=EvaluationSettings)
+Measured = TypeVar("Measured")
+
+
 def print_skipped(reasons: Sequence[str], console: Console) -> None:
     """Print a line for everything that is not at hand."""
     for line in reasons:
         console.print(f"skipped: {line}", soft_wrap=True, markup=False)
+
+
+def evaluate(settings: Settings, measure: Callable[[Settings, Console], Measured]) -> Measured:
+    """Measure, print, and say where the report is; a folder that cannot be written is refused before.
+
+    Args:
+        settings: What is measured.
+        measure: Measures and prints, and writes the report.
+    """
+    console = Console(width=None if sys.stdout.isatty() else 160)  # a log has no width to fit into
+    if settings.out is not None:
+        check_writable(settings.out)
+    results = measure(settings, console)
+    if settings.out is not None:
+        console.print(f"report written to {settings.out}")
+    return results
 
 
 def _public(value: object) -> object:
