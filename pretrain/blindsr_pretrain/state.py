@@ -6,7 +6,6 @@ leaves a whole state: the one before, or the new one. Record and files carry dig
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,9 +15,7 @@ import torch
 
 from sr_env.models import read_card
 from sr_env.utils.checks import UsageError
-from sr_env.utils.digests import content_digest
-from sr_env.utils.files import atomic_write
-from sr_env.utils.resume import read_verified, write_verified
+from sr_env.utils.resume import read_record, read_verified, write_record, write_verified
 
 RECORD = "checkpoint.json"
 
@@ -39,9 +36,7 @@ def save_state(folder: Path, record: Mapping[str, Any], parts: Mapping[str, Any]
     try:
         for name, part in parts.items():
             write_verified(folder / files[name], part)
-        whole = {**record, "files": files}
-        with atomic_write(folder / RECORD) as temporary:
-            temporary.write_text(json.dumps({**whole, "digest": content_digest(whole)}, indent=1))
+        write_record(folder / RECORD, {**record, "files": files}, indent=1)
     except BaseException:
         for path in new:  # they take the room that the next try needs
             path.unlink(missing_ok=True)
@@ -80,10 +75,7 @@ def load_record(folder: Path) -> dict[str, Any]:
     Raises:
         Exception: Of many types, where it is missing, damaged or foreign.
     """
-    record: dict[str, Any] = json.loads((folder / RECORD).read_text())
-    digest = record.pop("digest", None)
-    if digest is not None and content_digest(record) != digest:
-        raise ValueError(f"{RECORD} is not what was written: its digest is another than {digest}")
+    record = read_record(folder / RECORD)
     if any(Path(name).name != name for name in record["files"].values()):
         raise ValueError("it names files outside its folder")
     return record

@@ -61,6 +61,11 @@ class Checkpoint(Generic[Network]):
         """Magnification the weights were trained for."""
         return int(self.card["scale"])
 
+    @property
+    def identity(self) -> str:
+        """The network's name, and what tells it from others of that name."""
+        return f"{self.path.stem} (digest {tensor_digest(self.network.state_dict())})"
+
 
 def save_checkpoint(
     path: str | os.PathLike[str],

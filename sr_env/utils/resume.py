@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -53,14 +53,15 @@ def check_out(out: Path, state: str | None, results: Iterable[str], resume: bool
             raise FileInTheWayError(f"{out / name} of an earlier run exists: choose another --out, or move it away")
 
 
-def kept_settings(settings: Any, **inputs: Any) -> dict[str, Any]:
+def kept_settings(settings: Any, changeable: Set[str] = CHANGEABLE, /, **inputs: Any) -> dict[str, Any]:
     """What a run keeps of its settings, as JSON values; of absolute paths what its card names of them.
 
     Args:
         settings: A dataclass.
+        changeable: Names of those that a resumed run may change, which are left out.
         **inputs: By the name of a setting, what to keep in its place: a digest of what a path leads to, say.
     """
-    kept = {name: value for name, value in {**asdict(settings), **inputs}.items() if name not in CHANGEABLE}
+    kept = {name: value for name, value in {**asdict(settings), **inputs}.items() if name not in changeable}
     return dict(json.loads(json.dumps(kept, default=_as_text), parse_constant=str))
 
 
@@ -100,6 +101,38 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(map(_shown, value)) or "empty"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def write_record(path: Path, record: Mapping[str, Any], indent: int | None = None) -> None:
+    """Write JSON values under names, atomically and with their digest.
+
+    Args:
+        path: File to write.
+        record: The values; ``digest`` is none of the names.
+        indent: Of the text; None writes it in one line.
+
+    Raises:
+        OSError: It cannot be written, naming it and its disk.
+    """
+    text = json.dumps({**record, "digest": content_digest(record)}, indent=indent)
+    with atomic_write(path) as temporary:
+        temporary.write_text(text)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read what :func:`write_record` wrote; files of before, without a digest, are read too.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is not what was written, or no such file.
+    """
+    record = json.loads(path.read_text())
+    if not isinstance(record, dict):
+        raise ValueError(f"{path.name} holds no record")
+    digest = record.pop("digest", None)
+    if digest is not None and content_digest(record) != digest:
+        raise ValueError(f"{path.name} is not what was written: its digest is another than {digest}")
+    return record
 
 
 def write_verified(path: str | os.PathLike[str], content: Any) -> None:

@@ -24,7 +24,6 @@ from sr_env.models import Checkpoint, KernelPredictor, widened
 from sr_env.photos import BundledPhotos, Part, PhotoSource, Softened, Subset, fingerprint, hold_out, open_photos
 from sr_env.simulator import Simulator, SimulatorSettings
 from sr_env.utils.checks import UsageError
-from sr_env.utils.digests import tensor_digest
 from sr_env.utils.provenance import command_line, commit, hardware, public_path
 from sr_env.utils.resume import kept_settings
 
@@ -122,8 +121,8 @@ class Improvement:
         self.kept = kept_settings(
             settings,
             **{self._source: fingerprint(source)},
-            renderer=_identity(self.simulator.renderer),
-            predictor=_identity(self.simulator.predictor),
+            renderer=self.simulator.renderer.identity,
+            predictor=self.simulator.predictor.identity,
         )
         if settings.resume:
             check_state(settings.out / STATE, self.kept)
@@ -196,8 +195,3 @@ class Improvement:
             "licence": "Apache-2.0",
         }
         return save_actor(settings.out / f"actor_x{settings.scale}.safetensors", actor, self.pretrained, full)
-
-
-def _identity(checkpoint: Checkpoint[Any]) -> str:
-    """A network's name, and what tells it from others of that name."""
-    return f"{checkpoint.path.stem} (digest {tensor_digest(checkpoint.network.state_dict())})"
