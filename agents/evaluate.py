@@ -16,7 +16,7 @@ from typing import Literal
 
 from blindsr_agents.evaluation.conditions import blur_conditions, real_conditions
 from blindsr_agents.evaluation.figures import SceneCrops, choose_scenes
-from blindsr_agents.evaluation.methods import create_methods
+from blindsr_agents.evaluation.methods import create_methods, identities
 from blindsr_agents.evaluation.reconstructions import (
     Conditions,
     Results,
@@ -31,6 +31,7 @@ from blindsr_agents.evaluation.tables import columns
 from rich.console import Console
 
 from sr_env.degradation import Degradation
+from sr_env.utils.finished import within
 from sr_env.utils.script import run_script
 
 
@@ -84,27 +85,29 @@ def measure(settings: Settings, console: Console) -> Results:
         "conditions": names,
         "metrics": {n: {"border": m.border, "higher_is_better": m.higher_is_better} for n, m in metrics.items()},
     }
+    finished = s.finished(about, sets, metrics, **identities(methods))
     costs = {method.name: measure_cost(method, s.scale, device) for method in methods}
     reasons = [*missing, *unavailable, *absent]
     print_skipped(reasons, console)
     results = Results(about, [line.partition(":")[0] for line in reasons], costs, columns(metrics, metrics))
     measured = Conditions(methods, metrics, degradation, conditions, device, s.precision)
     crops: list[SceneCrops] = []
-    for name, photos in sets.items():
-        results.sets[name], seen = measure_set(measured, name, photos, scenes, console)
-        crops += seen
-        for table in make_tables(results, name):
-            console.print(table)
-        for metric, count in results.sets[name].left_out.items():
-            console.print(f"{metric}: {count} of {len(photos)} images are too small for it")
-        if s.out is not None:
-            write_report(s.out, results, crops)
+    with finished:
+        for name, photos in sets.items():
+            results.sets[name], seen = measure_set(measured, name, photos, scenes, console, within(finished.take, name))
+            crops += seen
+            for table in make_tables(results, name):
+                console.print(table)
+            for metric, count in results.sets[name].left_out.items():
+                console.print(f"{metric}: {count} of {len(photos)} images are too small for it")
+            if s.out is not None:
+                write_report(s.out, results, crops)
     return results
 
 
 def main(settings: Settings) -> Results:
     """Measure, print the tables, and write the report."""
-    return evaluate(settings, measure)
+    return evaluate(settings, measure, "results.json")
 
 
 if __name__ == "__main__":

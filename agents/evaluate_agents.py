@@ -21,6 +21,7 @@ from blindsr_agents.evaluation.actors import (
     Search,
     absent_actors,
     fitting_metrics,
+    identities,
     parse_actor,
     plan,
     public_actor,
@@ -33,6 +34,7 @@ from rich.console import Console
 
 from sr_env.simulator import REAL, SimulatorSettings
 from sr_env.utils.checks import UsageError
+from sr_env.utils.finished import within
 from sr_env.utils.script import parse_weights, run_script
 
 
@@ -78,18 +80,20 @@ def measure(settings: Settings, console: Console) -> Comparisons:
     about = s.about(device, widths)
     about["settings"] |= {"actors": [public_actor(text) for text in s.actors]}
     results = Comparisons(about, reasons)
-    for name, photos in sets.items():
-        for bench in benches:
-            results.tables.append(bench.run(name, photos, widths, s.max_side, console))
-            print_table(results.tables[-1], console)
-            if s.out is not None:
-                write_report(s.out, results)
+    with s.finished(about, sets, metrics, **identities(benches)) as finished:
+        for name, photos in sets.items():
+            for number, bench in enumerate(benches):
+                take = within(finished.take, f"{name}/table {number}")
+                results.tables.append(bench.run(name, photos, widths, s.max_side, console, take))
+                print_table(results.tables[-1], console)
+                if s.out is not None:
+                    write_report(s.out, results)
     return results
 
 
 def main(settings: Settings) -> Comparisons:
     """Compare, print the tables, and write the report."""
-    return evaluate(settings, measure)
+    return evaluate(settings, measure, "agents.json")
 
 
 if __name__ == "__main__":

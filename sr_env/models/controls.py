@@ -90,6 +90,7 @@ class Controls:
 
     Attributes:
         names: As given.
+        partner: As given.
         code_length: Numbers L of the code.
         length: Numbers A of an action: L, and one for each further control.
         slices: Name -> where its numbers lie in an action.
@@ -100,7 +101,7 @@ class Controls:
         self.names, self.code_length = names, renderer.basis.code_length
         self.length = self.code_length + len(names) - 1
         self._basis, self._network = renderer.basis, renderer.network
-        self._partner = None if partner is None else partner.network
+        self.partner = partner
         self.slices = {CODE: slice(self.code_length)}
         for place, name in enumerate(names[1:], self.code_length):
             self.slices[name] = slice(place, place + 1)
@@ -162,8 +163,8 @@ class Controls:
         """
         sr: Tensor = self._network(lr, code).float()
         if "blend" in values:
-            assert self._partner is not None
-            other = self._partner(lr, code).float()
+            assert self.partner is not None
+            other = self.partner.network(lr, code).float()
             faithful, textured = (other, sr) if self.neutral["blend"] else (sr, other)
             sr = faithful.lerp(textured, per_image(values["blend"]))
         return unsharp(sr, values["sharpen"], SHARPEN_SIGMA) if "sharpen" in values else sr

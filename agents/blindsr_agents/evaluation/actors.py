@@ -35,6 +35,7 @@ from sr_env.models.checkpoint import available_checkpoints, load_predictor, read
 from sr_env.photos import PhotoSource
 from sr_env.simulator import CONSISTENCY, Result, Scenes, Simulator, SimulatorSettings
 from sr_env.utils.checks import MIN_LR_SIZE, UsageError
+from sr_env.utils.finished import Take, anew
 from sr_env.utils.provenance import public_path
 
 #: Rows beside those of every comparison.
@@ -339,18 +340,20 @@ class Bench:
                 raise UsageError(f"two rows would be called {label!r}: give the actor another label")
         self.trained = {actor.label: len(actor.predictors) for actor in actors}
         self.constant = next((actor.label for actor in actors if actor.constant), None)
+        self.seeds: list[str] = []
         for actor in actors:
-            networks = [
+            seeds = [
                 load_predictor(
                     name,
                     scale=settings.scale,
                     basis=judge.basis,
                     device=judge.device,
                     controls=judge.controls.names,
-                ).network
+                )
                 for name in actor.predictors
             ]
-            self.methods[actor.label] = [acting(judge, network) for network in networks]
+            self.methods[actor.label] = [acting(judge, seed.network) for seed in seeds]
+            self.seeds += [f"{actor.label}={seed.identity}" for seed in seeds]
         if search:
             searcher = Simulator(replace(settings, info_metrics=guards))  # without metrics that only cost time
             for label, kind in ((RANDOM_SEARCH, "random"), (ORACLE, None)):
@@ -358,7 +361,13 @@ class Bench:
                 self.methods[label] = [oracle.method(pretrained, judge)]
 
     def run(
-        self, name: str, photos: PhotoSource, widths: Sequence[float], max_side: int | None, console: Console
+        self,
+        name: str,
+        photos: PhotoSource,
+        widths: Sequence[float],
+        max_side: int | None,
+        console: Console,
+        take: Take = anew,
     ) -> Comparison:
         """Measure a set at every width, or as it is.
 
@@ -368,14 +377,15 @@ class Bench:
             widths: Kernel widths in HR pixels; none for photographs as they are.
             max_side: Longest side in HR pixels that an image keeps, around its centre; None keeps all.
             console: Where progress is shown.
+            take: Scores a few images by a method, or gives what was found before.
         """
         scenes = WholeScenes(self.simulator, widths, photos, max_side=max_side, keep=False)
         runs = {(label, seed): run for label, each in self.methods.items() for seed, run in enumerate(each)}
         with progress_bar(console) as progress:
             bar = progress.add_task(f"{name}, {self.task.title}", total=scenes.part_count * len(runs))
-            keyed = {f"{label}\n{seed}": run for (label, seed), run in runs.items()}
-            found = scenes.score_all(keyed, lambda: progress.advance(bar))
-        scores = {label: [found[f"{label}\n{i}"] for i in range(len(each))] for label, each in self.methods.items()}
+            keyed = {f"{label}, {seed}": run for (label, seed), run in runs.items()}
+            found = scenes.score_all(keyed, lambda: progress.advance(bar), take)
+        scores = {label: [found[f"{label}, {i}"] for i in range(len(each))] for label, each in self.methods.items()}
         pretrained, oracle = scores[PRETRAINED][0], scores.get(ORACLE, [None])[0]
         rows = {label: make_row(each, pretrained, oracle, self.trained.get(label, 0)) for label, each in scores.items()}
         if self.constant is not None:
@@ -391,6 +401,18 @@ class Bench:
     def _mean_code(self, scenes: Scenes) -> Result:
         code = torch.zeros(len(scenes.lr), self.simulator.code_length, device=scenes.lr.device)
         return self.simulator.score(scenes, self.simulator.render(scenes.lr, code), code)
+
+
+def identities(benches: Sequence[Bench]) -> dict[str, list[Any]]:
+    """By the setting that asks for them: the rewards, and what tells the networks from others."""
+    judges = [bench.simulator for bench in benches]
+    found = {
+        "renderers": [judge.renderer.identity for judge in judges],
+        "predictor": [judge.predictor.identity for judge in judges if judge.predictor],
+        "blend_renderer": [judge.controls.partner.identity for judge in judges if judge.controls.partner],
+        "actors": [seed for bench in benches for seed in bench.seeds],
+    }
+    return {"rewards": [bench.task.reward for bench in benches], **{k: [*dict.fromkeys(v)] for k, v in found.items()}}
 
 
 def mean_scores(runs: Sequence[Scores]) -> Scores:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch.nn.functional as F
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from blindsr_agents.evaluation.methods import PREDICTED, TRUE
@@ -44,8 +47,8 @@ class SceneCrops:
     scene: FigureScene
     lr: NDArray[np.uint8]
     hr: NDArray[np.uint8]
-    sr: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
-    values: dict[str, dict[str, float]] = field(default_factory=dict)
+    sr: Mapping[str, NDArray[np.uint8]]
+    values: Mapping[str, Mapping[str, float]]
 
 
 def choose_scenes(
@@ -96,6 +99,19 @@ def cut(image: Tensor, window: tuple[int, int, int], reduced: int = 1) -> NDArra
     """A window in HR pixels of an image [1, 3, h, w] that is ``reduced`` times smaller, as uint8 [side, side, 3]."""
     top, left, side = (length // reduced for length in window)
     return to_uint8(image[..., top : top + side, left : left + side])[0]
+
+
+def packed(pixels: NDArray[np.uint8]) -> str:
+    """Pixels [h, w, 3] as text that JSON holds: a PNG in base64."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="png")
+    return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def unpacked(text: str) -> NDArray[np.uint8]:
+    """What :func:`packed` was given."""
+    with Image.open(io.BytesIO(base64.b64decode(text)), formats=("PNG",)) as image:
+        return np.asarray(image)
 
 
 def draw_figure(path: Path, crops: Sequence[SceneCrops], columns: Mapping[str, MetricInfo]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from sr_env.models.checkpoint import (
 from sr_env.models.predictor import KernelPredictor
 from sr_env.utils.checks import SCALES, MissingFileError, WeightsUnavailable, check_choice
 from sr_env.utils.devices import Precision, autocast, channels_last
+from sr_env.utils.digests import tensor_digest
 from sr_env.utils.provenance import public_path
 
 PEERS: tuple[str, ...] = ("srmdnf", "realesrgan", "dan", "usrgan")
@@ -39,12 +40,24 @@ class ReconstructionMethod:
     Attributes:
         name: Name of the row.
         reconstruct: (LR [B, 3, h, w], what happened to them) -> SR [B, 3, s*h, s*w], not rounded.
-        networks: Everything whose parameters it needs.
+        networks: Everything whose parameters it needs: what reconstructs, and a predictor of ours after it.
+        option: Setting that asks for it.
     """
 
     name: str
     reconstruct: Callable[[Tensor, Kernels], Tensor]
     networks: tuple[nn.Module, ...] = ()
+    option: str = "renderers"
+
+
+def identities(methods: Sequence[ReconstructionMethod]) -> dict[str, list[str]]:
+    """By the setting that asks for them, what tells the networks of methods from others."""
+    found: dict[str, list[str]] = {"renderers": [], "peers": [], "predictor": []}
+    for method in methods:
+        digests = [f"digest {tensor_digest(network.state_dict())}" for network in method.networks]
+        found[method.option] += [f"{method.name} ({digest})" for digest in digests[:1]]
+        found["predictor"] += [digest for digest in digests[1:] if digest not in found["predictor"]]
+    return found
 
 
 @torch.inference_mode()
@@ -177,7 +190,7 @@ def create_methods(
             continue
         try:
             rows = _peer_methods(peer, scale, peers_dir, authors.get(peer), estimator, device)
-            methods += [row for row in rows if family == "isotropic" or TRUE not in row.name]
+            methods += [replace(row, option="peers") for row in rows if family == "isotropic" or TRUE not in row.name]
         except WeightsUnavailable as error:
             if asked:
                 raise

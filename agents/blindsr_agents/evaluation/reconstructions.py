@@ -6,8 +6,9 @@ Every HR image is degraded in each condition, rounded to 8 bit, reconstructed wh
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from blindsr_agents.evaluation.conditions import Condition
-from blindsr_agents.evaluation.figures import PER_WIDTH, FigureScene, SceneCrops, cut, detailed_crop, draw_figure
+from blindsr_agents.evaluation.figures import (
+    PER_WIDTH,
+    FigureScene,
+    SceneCrops,
+    cut,
+    detailed_crop,
+    draw_figure,
+    packed,
+    unpacked,
+)
 from blindsr_agents.evaluation.methods import PREDICTED, TRUE, ReconstructionMethod
 from blindsr_agents.evaluation.tables import (
     Cells,
@@ -36,6 +46,7 @@ from sr_env.metrics import Metric, MetricInfo
 from sr_env.models.amnet import parameter_count
 from sr_env.photos import PhotoFolder
 from sr_env.utils.devices import Precision, autocast
+from sr_env.utils.finished import Take, anew
 from sr_env.utils.images import to_images
 
 #: Up to so many conditions PSNR and LPIPS stand side by side.
@@ -137,9 +148,13 @@ def measure_cost(method: ReconstructionMethod, scale: int, device: torch.device)
     return Cost(sum(parameter_count(network) for network in method.networks), macs)
 
 
-@torch.no_grad()
 def measure_set(
-    conditions: Conditions, name: str, photos: PhotoFolder, scenes: Iterable[FigureScene], console: Console
+    conditions: Conditions,
+    name: str,
+    photos: PhotoFolder,
+    scenes: Iterable[FigureScene],
+    console: Console,
+    take: Take = anew,
 ) -> tuple[SetResults, list[SceneCrops]]:
     """Run every method over a set, in every condition.
 
@@ -149,61 +164,111 @@ def measure_set(
         photos: Its images.
         scenes: What the figure is to show, of this set and of others.
         console: Where progress is shown.
+        take: Measures an image, by its name, or gives what was measured before.
 
     Returns:
         The results, and the crops for the figure.
     """
-    methods, metrics, columns = conditions.methods, conditions.metrics, conditions.conditions
-    degradation, device, scale = conditions.degradation, conditions.device, conditions.degradation.scale
-    values: dict[tuple[str, str, str], list[float]] = {}
-    seconds = dict.fromkeys((method.name for method in methods), 0.0)
-    left_out = dict.fromkeys(metrics, 0)
-    crops: list[SceneCrops] = []
+    methods, metrics = conditions.methods, conditions.metrics
     shown = {(scene.index, scene.condition): scene for scene in scenes if scene.set == name}
-    pixels = 0
-    for method in methods:  # the first call builds plans and allocates, which is not the method's doing
-        lr, kernels = torch.rand(1, 3, 16, 16, device=device), degradation.build(np.ones(1), device=device)
-        _timed(method, lr, kernels, conditions.precision)
+    images: list[dict[str, Any]] = []
+    each = len(methods) * len(conditions.conditions)
+    _warm_up(conditions)
     with progress_bar(console) as progress:
-        task = progress.add_task(name, total=len(photos) * len(columns) * len(methods))
-        for index, image in enumerate(photos):
-            height, breadth = (side // scale * scale for side in image.shape[:2])
-            hr = to_images(image[None, :height, :breadth].copy(), device)
-            fitting = {n: m for n, m in metrics.items() if min(height, breadth) >= m.min_size + 2 * m.border}
-            for metric in set(metrics) - set(fitting):
-                left_out[metric] += 1
-            reference = {n: m.prepare(hr) for n, m in fitting.items() if m.needs_reference}
-            window = detailed_crop(hr, scale)
-            for condition in columns:
-                kernels = condition.kernels(np.array([index]), device)
-                lr = degradation(hr, kernels)
-                pixels += height * breadth
-                scene = shown.get((index, condition.name))
-                if scene is not None:
-                    crops.append(SceneCrops(scene, cut(lr, window, scale), cut(hr, window)))
-                for method in methods:
-                    sr, taken = _timed(method, lr, kernels, conditions.precision)
-                    seconds[method.name] += taken
-                    measured = {n: float(m(sr, reference.get(n))) for n, m in fitting.items()}
-                    for metric, value in measured.items():
-                        values.setdefault((method.name, metric, condition.name), []).append(value)
-                    if scene is not None:
-                        crops[-1].sr[method.name] = cut(sr, window)
-                        crops[-1].values[method.name] = measured
-                    progress.advance(task)
-
-    def mean(method: str, metric: str, condition: str) -> float | None:
-        found = values.get((method, metric, condition))
-        return float(np.mean(found)) if found else None
-
+        task = progress.add_task(name, total=len(photos) * each)
+        done = partial(progress.advance, task)
+        for index, image in enumerate(photos.names):
+            wanted = {condition for at, condition in shown if at == index}
+            images.append(take(image, partial(measure_image, conditions, photos, index, wanted, done)))
+            progress.update(task, completed=len(images) * each)
     rows = {
         method.name: MethodRow(
-            {metric: {each.name: mean(method.name, metric, each.name) for each in columns} for metric in metrics},
-            seconds[method.name] / (pixels / 1e6),
+            {
+                metric: {each.name: _mean(images, each.name, method.name, metric) for each in conditions.conditions}
+                for metric in metrics
+            },
+            sum(image["seconds"][method.name] for image in images) / (sum(image["pixels"] for image in images) / 1e6),
         )
         for method in methods
     }
-    return SetResults(len(photos), {metric: count for metric, count in left_out.items() if count}, rows), crops
+    left_out = {metric: sum(metric not in image["metrics"] for image in images) for metric in metrics}
+    crops = [
+        SceneCrops(
+            shown[index, condition],
+            unpacked(cuts["lr"]),
+            unpacked(cuts["hr"]),
+            {method: unpacked(cut) for method, cut in cuts["sr"].items()},
+            image["values"][condition],
+        )
+        for index, image in enumerate(images)
+        for condition, cuts in image["crops"].items()
+    ]
+    return SetResults(len(images), {metric: count for metric, count in left_out.items() if count}, rows), crops
+
+
+@torch.no_grad()
+def measure_image(
+    conditions: Conditions, photos: PhotoFolder, index: int, shown: Container[str], done: Callable[[], object]
+) -> dict[str, Any]:
+    """Run every method over an image, in every condition.
+
+    Args:
+        conditions: What it is measured with.
+        photos: The images of its set.
+        index: Its number among them.
+        shown: Names of the conditions in which the figure shows it.
+        done: Called after every method in every condition.
+
+    Returns:
+        JSON values. ``metrics``: those that it is large enough for. ``values``: condition -> method -> metric -> value.
+        ``pixels`` of HR, of all conditions, and ``seconds`` of the reconstructions of them by method. ``crops``:
+        condition -> ``lr``, ``hr`` and, by method, ``sr``, as text.
+    """
+    degradation, device, scale = conditions.degradation, conditions.device, conditions.degradation.scale
+    image = photos[index]
+    height, breadth = (side // scale * scale for side in image.shape[:2])
+    hr = to_images(image[None, :height, :breadth].copy(), device)
+    fitting = {n: m for n, m in conditions.metrics.items() if min(height, breadth) >= m.min_size + 2 * m.border}
+    reference = {n: m.prepare(hr) for n, m in fitting.items() if m.needs_reference}
+    window = detailed_crop(hr, scale)
+    seconds = dict.fromkeys((method.name for method in conditions.methods), 0.0)
+    values: dict[str, dict[str, dict[str, float]]] = {}
+    crops: dict[str, dict[str, Any]] = {}
+    for condition in conditions.conditions:
+        kernels = condition.kernels(np.array([index]), device)
+        lr = degradation(hr, kernels)
+        here = values[condition.name] = {}
+        cuts: dict[str, str] = {}
+        for method in conditions.methods:
+            sr, taken = _timed(method, lr, kernels, conditions.precision)
+            seconds[method.name] += taken
+            here[method.name] = {n: float(m(sr, reference.get(n))) for n, m in fitting.items()}
+            if condition.name in shown:
+                cuts[method.name] = packed(cut(sr, window))
+            done()
+        if condition.name in shown:
+            crops[condition.name] = {
+                "lr": packed(cut(lr, window, scale)),
+                "hr": packed(cut(hr, window)),
+                "sr": cuts,
+            }
+    pixels = height * breadth * len(values)
+    return {"metrics": list(fitting), "values": values, "pixels": pixels, "seconds": seconds, "crops": crops}
+
+
+def _mean(images: Sequence[Mapping[str, Any]], condition: str, method: str, metric: str) -> float | None:
+    """Over the images that are large enough for the metric; None where none is."""
+    found = [image["values"][condition][method][metric] for image in images if metric in image["metrics"]]
+    return float(np.mean(found)) if found else None
+
+
+@torch.no_grad()
+def _warm_up(conditions: Conditions) -> None:
+    """Run every method once: the first call builds plans and allocates, which is not the method's doing."""
+    lr = torch.rand(1, 3, 16, 16, device=conditions.device)
+    kernels = conditions.degradation.build(np.ones(1), device=conditions.device)
+    for method in conditions.methods:
+        _timed(method, lr, kernels, conditions.precision)
 
 
 def _timed(method: ReconstructionMethod, lr: Tensor, kernels: Kernels, precision: Precision) -> tuple[Tensor, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from blindsr_agents.evaluation.scores import Scores
 from sr_env.photos import PhotoSource
 from sr_env.simulator import UNIFORMS_PER_SCENE, Result, Scenes, Simulator
 from sr_env.utils.checks import MIN_LR_SIZE, UsageError
+from sr_env.utils.finished import Take, anew
 from sr_env.utils.images import to_images
 
 #: Rows that every comparison of actors has.
@@ -24,8 +26,8 @@ _BATCH = 12
 _PIXELS = 2**19
 #: Scenes -> their reconstruction.
 Method = Callable[[Scenes], Result]
-#: Index of a condition, indices of photos or crops [B], and their scenes.
-Placed = tuple[int, np.ndarray, Scenes]
+#: Index of a condition, indices of photos or crops [B], and what makes their scenes.
+Placed = tuple[int, np.ndarray, Callable[[], Scenes]]
 
 
 def acting(simulator: Simulator, actor: Callable[[Tensor], Tensor]) -> Method:
@@ -72,28 +74,37 @@ class SceneSet(ABC):
         return {f"{width:g}": float(value) for width, value in zip(self.widths, values, strict=False)}
 
     @abstractmethod
-    def parts(self) -> Iterator[Placed]:
+    def placed(self) -> Iterator[Placed]:
+        """All batches of scenes: index of the condition, indices of the photos or crops, and what makes them."""
+
+    def parts(self) -> Iterator[tuple[int, np.ndarray, Scenes]]:
         """All scenes in batches, each with the index of its condition and the indices of its N photos or crops."""
+        return ((row, places, make()) for row, places, make in self.placed())
 
     def score(self, method: Method) -> Scores:
         """Scores and metrics of a method on every scene."""
         return self.score_all({"": method})[""]
 
     @torch.no_grad()  # not inference mode, in which a method could not search by gradient
-    def score_all(self, methods: Mapping[str, Method], done: Callable[[], object] | None = None) -> dict[str, Scores]:
+    def score_all(
+        self, methods: Mapping[str, Method], done: Callable[[], object] | None = None, take: Take = anew
+    ) -> dict[str, Scores]:
         """Scores and metrics of several methods, batch by batch, so that no scene is made twice.
 
         Args:
             methods: The methods by name.
             done: Called after every batch of every method.
+            take: Scores a batch by a method, or gives what was found before; scenes that it asks for none of are not
+                made.
         """
         values: dict[str, dict[str, np.ndarray]] = {name: {} for name in methods}
-        for row, places, scenes in self.parts():
+        for row, places, make in self.placed():
+            scenes = cache(make)
             for name, method in methods.items():
-                result = method(scenes)
-                for column, value in {"score": result.score, **result.terms}.items():
+                part = f"condition {row}/from {places[0]}/{name}"
+                for column, value in take(part, partial(_values, method, scenes)).items():
                     table = values[name].setdefault(column, np.full((len(self.conditions), self.count), np.nan))
-                    table[row, places] = value.double().cpu().numpy()
+                    table[row, places] = value
                 if done is not None:
                     done()
         return {name: Scores(columns) for name, columns in values.items()}
@@ -101,6 +112,12 @@ class SceneSet(ABC):
     def acting(self, actor: Callable[[Tensor], Tensor]) -> Method:
         """The method that renders an actor's code."""
         return acting(self.simulator, actor)
+
+
+def _values(method: Method, scenes: Callable[[], Scenes]) -> dict[str, list[float]]:
+    """Score and metrics of every scene."""
+    result = method(scenes())
+    return {name: value.double().tolist() for name, value in {"score": result.score, **result.terms}.items()}
 
 
 class FixedScenes(SceneSet):
@@ -135,11 +152,12 @@ class FixedScenes(SceneSet):
             chosen["kernel_width"] = [self.widths[condition] for condition in conditions]
         return self.simulator.draw(self._uniforms[crops], chosen)
 
-    def parts(self) -> Iterator[Placed]:
+    def placed(self) -> Iterator[Placed]:
         """The crops in turn, width by width."""
         for row, batches in enumerate(self.batches.values()):
             for number, scenes in enumerate(batches):
-                yield row, np.arange(number * _BATCH, number * _BATCH + len(scenes.lr)), scenes
+                places = np.arange(number * _BATCH, number * _BATCH + len(scenes.lr))
+                yield row, places, partial(_same, scenes)
 
 
 class WholeScenes(SceneSet):
@@ -188,41 +206,52 @@ class WholeScenes(SceneSet):
             told = f"{found}, enlarged," if simulator.without_hr else found
             raise UsageError(f"photo {name!r} has {told} pixels on one side, {smallest} are needed: leave it out")
         self._shapes = shapes
+        self._kept: list[Placed] | None = None
         self._chunks: list[np.ndarray] = []
         for shape in np.unique(shapes, axis=0):
             alike = np.flatnonzero((shapes == shape).all(1))
             size = max(1, _PIXELS // int(shape.prod()))
             self._chunks += [alike[start : start + size] for start in range(0, len(alike), size)]
-        self._kept = list(self._make()) if keep else None
+        if keep:
+            self._kept = [(width, places, partial(_same, scenes)) for width, places, scenes in self.parts()]
 
     @property
     def part_count(self) -> int:
         """Number of batches that :meth:`parts` gives."""
         return len(self._chunks) * len(self.conditions)
 
-    def parts(self) -> Iterator[Placed]:
+    def placed(self) -> Iterator[Placed]:
         """The photos shape by shape."""
-        return iter(self._kept) if self._kept is not None else self._make()
-
-    def _make(self) -> Iterator[Placed]:
-        simulator = self.simulator
+        if self._kept is not None:
+            yield from self._kept
+            return
         for photos in self._chunks:
-            height, width = self._shapes[photos[0]] // (simulator.scale if simulator.without_hr else 1)
-            corner = (self.photos.shape_array[photos] - (height, width)) // 2
-            cut = to_images(
-                np.stack(
-                    [
-                        self.photos[index][top : top + height, left : left + width]
-                        for index, (top, left) in zip(photos, corner, strict=True)
-                    ]
-                ),
-                simulator.device,
-            )
-            if simulator.without_hr:
-                yield 0, photos, Scenes(cut, photos, corner)
-            prepared = None
-            for row, kernel_width in enumerate(self.widths):
-                kernels = simulator.degradation.build(np.full(len(photos), kernel_width), device=simulator.device)
-                scenes = simulator.degrade(cut, kernels, photos, corner)
-                prepared = prepared or scenes.prepared
-                yield row, photos, scenes.with_prepared(prepared)
+            first: list[Scenes] = []
+            for row in range(len(self.conditions)):
+                yield row, photos, partial(self._make, photos, self.conditions[row], first)
+
+    def _make(self, photos: np.ndarray, kernel_width: float | None, first: list[Scenes]) -> Scenes:
+        """Photos of one shape at a width; the first made of them give the others HR and what the metrics need of it."""
+        simulator = self.simulator
+        height, width = self._shapes[photos[0]] // (simulator.scale if kernel_width is None else 1)
+        corner = (self.photos.shape_array[photos] - (height, width)) // 2
+        cut = first[0].hr if first else self._crops(photos, corner, height, width)
+        if kernel_width is None:
+            return Scenes(cut, photos, corner)
+        kernels = simulator.degradation.build(np.full(len(photos), kernel_width), device=simulator.device)
+        scenes = simulator.degrade(cut, kernels, photos, corner)
+        if not first:
+            first.append(scenes)
+        return scenes.with_prepared(first[0].prepared)
+
+    def _crops(self, photos: np.ndarray, corner: np.ndarray, height: int, width: int) -> Tensor:
+        """Parts [B, 3, H, W] of photos, from their corners on."""
+        crops = [
+            self.photos[index][top : top + height, left : left + width]
+            for index, (top, left) in zip(photos, corner, strict=True)
+        ]
+        return to_images(np.stack(crops), self.simulator.device)
+
+
+def _same(scenes: Scenes) -> Scenes:
+    return scenes

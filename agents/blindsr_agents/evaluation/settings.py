@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,11 +14,16 @@ from rich.console import Console
 from blindsr_agents.evaluation.conditions import blur_conditions
 from blindsr_agents.evaluation.sets import WITHOUT_HR
 from sr_env.degradation import REPORTED_WIDTHS, Degradation
+from sr_env.photos import PhotoSource, fingerprint
 from sr_env.utils.checks import UsageError
 from sr_env.utils.devices import Precision, resolve_device, uses_bf16
-from sr_env.utils.files import check_writable
+from sr_env.utils.finished import Finished, open_run
 from sr_env.utils.provenance import command_line, commit, hardware, public_path
+from sr_env.utils.resume import kept_settings
 from sr_env.utils.script import Weights
+
+#: Settings that a resumed evaluation may change: where files lie. What they hold must be the same.
+_CHANGEABLE = frozenset({"out", "resume", "bench_dir", "lr_photos", "peers_dir", "dan", "usrgan"})
 
 
 @dataclass(kw_only=True)
@@ -90,7 +95,8 @@ class EvaluationSettings(RenderingSettings):
 
     Attributes:
         bench_dir: Folder with one folder of HR images per set; needed unless a script measures something else too.
-        out: Folder for the report, written anew after every set; None writes none.
+        out: Folder for the report, written anew after every set, and for the state to resume from; None writes none.
+        resume: Go on from the state in ``out``: what is finished there is not measured again.
         sets: Sets to measure; one that is missing is named and skipped.
         limit: Images per set, for a quick look; None takes all.
         metrics: Metrics to measure; one whose weights cannot be had is named and skipped. None takes psnr, ssim, lpips,
@@ -99,6 +105,7 @@ class EvaluationSettings(RenderingSettings):
 
     bench_dir: Path | None = None
     out: Path | None = None
+    resume: bool = False
     sets: tuple[str, ...] = ("Set5", "Set14", "BSD100")
     limit: int | None = None
     metrics: tuple[str, ...] | None = None
@@ -107,6 +114,33 @@ class EvaluationSettings(RenderingSettings):
     def measured(self) -> tuple[str, ...]:
         """The metrics, or those that are usual."""
         return ("psnr", "ssim", "lpips", "dists", "niqe") if self.metrics is None else self.metrics
+
+    def finished(
+        self, about: dict[str, Any], sets: Mapping[str, PhotoSource], metrics: Iterable[str], **inputs: Any
+    ) -> Finished:
+        """What is finished of this evaluation.
+
+        Args:
+            about: What :meth:`about` gives; with what else a part was measured is added to it as ``earlier``.
+            sets: The sets that are there.
+            metrics: Names of those that are measured.
+            **inputs: By the name of a setting, what tells what it leads to from other such things.
+
+        Raises:
+            UsageError: It is to be resumed, and the state is damaged or of other settings.
+        """
+        kept = kept_settings(
+            self,
+            _CHANGEABLE,
+            **{name: about[name] for name in ("device", "precision", "widths")},
+            sets=[f"{name}: {fingerprint(photos)}" for name, photos in sets.items()],
+            metrics=list(metrics),
+            **inputs,
+        )
+        finished = Finished(self.out, kept, self.resume, about)
+        if finished.earlier:
+            about["earlier"] = finished.earlier
+        return finished
 
 
 @dataclass
@@ -171,16 +205,20 @@ def print_skipped(reasons: Sequence[str], console: Console) -> None:
         console.print(f"skipped: {line}", soft_wrap=True, markup=False)
 
 
-def evaluate(settings: Settings, measure: Callable[[Settings, Console], Measured]) -> Measured:
-    """Measure, print, and say where the report is; a folder that cannot be written is refused before.
+def evaluate(settings: Settings, measure: Callable[[Settings, Console], Measured], report: str) -> Measured:
+    """Measure, print, and say where the report is; a folder that does not suit is refused before.
 
     Args:
         settings: What is measured.
         measure: Measures and prints, and writes the report.
+        report: Name of a file of the report.
+
+    Raises:
+        FileInTheWayError: The folder holds another evaluation.
+        UsageError: There is nothing to resume.
     """
     console = Console(width=None if sys.stdout.isatty() else 160)  # a log has no width to fit into
-    if settings.out is not None:
-        check_writable(settings.out)
+    open_run(settings.out, (report,), settings.resume)
     results = measure(settings, console)
     if settings.out is not None:
         console.print(f"report written to {settings.out}")

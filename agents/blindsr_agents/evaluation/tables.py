@@ -97,10 +97,12 @@ def join_widths(widths: Sequence[float]) -> str:
 
 def about_line(about: Mapping[str, Any]) -> str:
     """Where a report's figures come from."""
-    return (
+    line = (
         f"`{about['command']}` at commit {about['commit']}, torch {about['torch']} on {about['hardware']} "
         f"(device {about['device']}, {about['threads']} threads, precision {about['precision']})."
     )
+    earlier = (", ".join(f"{name} {value}" for name, value in each.items()) for each in about.get("earlier", ()))
+    return " ".join([line, *(f"A part was measured before with {each}." for each in earlier)])
 
 
 def write_results(folder: Path, stem: str, results: Any, markdown: str) -> None:

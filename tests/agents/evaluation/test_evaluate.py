@@ -134,7 +134,7 @@ def test_what_is_wrong_shows_before_any_work(
 def test_main_prints_tables_and_writes_the_report(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     out = settings.bench_dir / "deep" / "report"
     results = main(replace(settings, metrics=("psnr", "lpips"), figure_scenes=("Own/0.png:2", "Set5/1"), out=out))
-    assert sorted(path.name for path in out.iterdir()) == ["figure.png", "results.json", "results.md"]
+    assert sorted(path.name for path in out.iterdir()) == ["figure.png", "finished.json", "results.json", "results.md"]
     written = json.loads((out / "results.json").read_text())
     row = results.sets["Own"].rows["bicubic"]
     assert written["sets"]["Own"]["rows"]["bicubic"]["values"] == row.values
