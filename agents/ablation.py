@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from rich.console import Console
 from sr_env.simulator import reward_title
 from sr_env.utils.checks import UsageError, check_choice
 from sr_env.utils.devices import Precision
-from sr_env.utils.files import atomic_write, check_writable, write_json
+from sr_env.utils.files import atomic_write, write_json
+from sr_env.utils.finished import Finished, open_run
 from sr_env.utils.provenance import command_line, commit, hardware
+from sr_env.utils.resume import kept_settings
 from sr_env.utils.script import Weights, run_script
 
 from stable_baselines3.common.callbacks import BaseCallback  # isort: skip
@@ -48,6 +51,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "one reward scale for all widths": {"normalisation": "all"},
 }
 LOSSES: tuple[str, ...] = tuple(VARIANTS)[:6]
+#: Settings that a resumed ablation may change: where it runs, and what is trained beside the finished.
+_CHANGEABLE = frozenset({"out", "resume", "device", "variants", "seeds", "other_seeds"})
 
 
 @dataclass
@@ -55,7 +60,10 @@ class Settings:
     """Compare variants of HingeDDPG.
 
     Attributes:
-        out: Folder for ablation.json, ablation.md and ablation.png, written anew after every run.
+        out: Folder for ablation.json, ablation.md and ablation.png, written anew after every run, and for the state to
+            resume from.
+        resume: Go on from the state in ``out``, with as many variants and seeds as are asked for now: what is finished
+            there is not trained again.
         variants: Names out of ``VARIANTS``; None takes all.
         seeds: Number of seeds of the variants of the critic loss.
         other_seeds: Number of seeds of the other variants.
@@ -72,6 +80,7 @@ class Settings:
     """
 
     out: Path = Path("runs/ablation")
+    resume: bool = False
     variants: tuple[str, ...] | None = None
     seeds: int = 3
     other_seeds: int = 1
@@ -165,6 +174,11 @@ def run(settings: HingeDDPGSettings, improvement: Improvement, variant: str, eve
     return Outcome(variant, settings.seed, curve.curve, advantage, model.correlation, diverged)
 
 
+def _run(*arguments: Any) -> dict[str, Any]:
+    """What :func:`run` gives, as JSON values."""
+    return asdict(run(*arguments))
+
+
 def to_markdown(outcomes: Sequence[Outcome]) -> str:
     """The table: per variant the mean over seeds and its standard deviation."""
     lines = [
@@ -214,40 +228,52 @@ def draw(path: Path, outcomes: Sequence[Outcome], reward: str) -> None:
 
 
 def main(settings: Settings) -> list[Outcome]:
-    """Run every variant with every seed, and report after each."""
+    """Run every variant with every seed, and report after each.
+
+    Raises:
+        FileInTheWayError: ``out`` holds another ablation.
+        UsageError: A setting does not fit, or there is nothing to resume or it is of other settings.
+    """
     console = Console()
-    check_writable(settings.out)
-    shared = {field.name for field in fields(Settings)} & {field.name for field in fields(HingeDDPGSettings)}
+    open_run(settings.out, ("ablation.json",), settings.resume)
+    shared = ({field.name for field in fields(Settings)} & {field.name for field in fields(HingeDDPGSettings)}) - {
+        "resume"  # a run of a variant is finished or begins anew
+    }
     given = {name: getattr(settings, name) for name in shared}
     plain: dict[str, Any] = {"controls": ("code",), "constant_steps": 0, "few_anchor": 0.0}
     base = HingeDDPGSettings(learning_starts=256, **plain, **given)
     improvement = Improvement(base)
-    about = {
+    about: dict[str, Any] = {
         "command": command_line(),
         "commit": commit(),
         "hardware": hardware(improvement.simulator.device),
         "torch": torch.__version__,
         "agent": {k: v for k, v in asdict(base).items() if isinstance(v, int | float | str | bool)},
     }
+    kept = kept_settings(settings, _CHANGEABLE) | improvement.kept
     outcomes: list[Outcome] = []
     chosen = settings.variants or tuple(VARIANTS)
-    for seed in range(max(settings.seeds, settings.other_seeds)):
-        for variant in chosen:
-            if seed >= (settings.seeds if variant in LOSSES else settings.other_seeds):
-                continue
-            every = max(1, settings.steps // settings.points)
-            outcome = run(replace(base, seed=seed), improvement, variant, every)
-            outcomes.append(outcome)
-            console.print(
-                f"{variant}, seed {seed}: gain {outcome.gain:+.4g}, worst width {outcome.worst:+.4g}, advantages "
-                f"{outcome.advantage:.3g}, correlation {outcome.correlation:.2f}"
-                + (f"; {outcome.diverged}" if outcome.diverged else ""),
-                soft_wrap=True,
-            )
-            write_json(settings.out / "ablation.json", {**about, "runs": [asdict(o) for o in outcomes]})
-            with atomic_write(settings.out / "ablation.md") as temporary:
-                temporary.write_text(to_markdown(outcomes))
-            draw(settings.out / "ablation.png", outcomes, reward_title(settings.reward))
+    every = max(1, settings.steps // settings.points)
+    with Finished(settings.out, kept, settings.resume, about) as finished:
+        if finished.earlier:
+            about["earlier"] = finished.earlier
+        for seed in range(max(settings.seeds, settings.other_seeds)):
+            for variant in chosen:
+                if seed >= (settings.seeds if variant in LOSSES else settings.other_seeds):
+                    continue
+                train = partial(_run, replace(base, seed=seed), improvement, variant, every)
+                outcome = Outcome(**finished.take(f"{variant}/{seed}", train))
+                outcomes.append(outcome)
+                console.print(
+                    f"{variant}, seed {seed}: gain {outcome.gain:+.4g}, worst width {outcome.worst:+.4g}, advantages "
+                    f"{outcome.advantage:.3g}, correlation {outcome.correlation:.2f}"
+                    + (f"; {outcome.diverged}" if outcome.diverged else ""),
+                    soft_wrap=True,
+                )
+                write_json(settings.out / "ablation.json", {**about, "runs": [asdict(o) for o in outcomes]})
+                with atomic_write(settings.out / "ablation.md") as temporary:
+                    temporary.write_text(to_markdown(outcomes))
+                draw(settings.out / "ablation.png", outcomes, reward_title(settings.reward))
     console.print(to_markdown(outcomes))
     return outcomes
 

@@ -220,6 +220,7 @@ def test_a_stopped_comparison_ends_as_one_that_was_not(
         device="cpu",
         max_side=64,
         oracle_evaluations=11,
+        limit=1,
     )
     cut = replace(whole, out=tmp_path / "cut")
     assert whole.out is not None
@@ -236,10 +237,11 @@ def test_a_stopped_comparison_ends_as_one_that_was_not(
     assert len(units) == 2 * 2 * 2 * 8  # sets, tables, widths, methods and seeds
     assert report(cut.out, "agents") == report(whole.out, "agents")
     for change, message in (
-        ({"oracle_evaluations": 13}, "--oracle-evaluations was 11 and is 13"),
-        ({"seed": 1}, "--seed was 0 and is 1"),
-        ({"rewards": ("psnr=1",)}, "--rewards was psnr=1 ssim=1 and is psnr=1"),
-        ({"actors": (f"mine={actor}",)}, r"--actors was mine=actor \(digest \w+\) mine=tiny_predictor .* and is mine="),
+        ({"oracle_evaluations": 13, "seed": 1}, "--oracle-evaluations was 11 and is 13; --seed was 0 and is 1"),
+        (
+            {"rewards": ("psnr=1",), "actors": (f"mine={actor}",)},
+            r"--actors was mine=actor \(digest \w+\) mine=tiny_predictor .*--rewards was psnr=1 ssim=1 and is psnr",
+        ),
     ):
         with pytest.raises(UsageError, match=message):
             evaluate_agents.main(replace(cut, **change))  # type: ignore[arg-type]
