@@ -16,17 +16,23 @@ from torch import nn
 
 from blindsr_pretrain.data import split_photos
 from blindsr_pretrain.settings import DataSettings
+from blindsr_pretrain.state import named_weights
 from blindsr_pretrain.task import code_predictor
 from blindsr_pretrain.validation import ValidationSet
 from sr_env.degradation import Degradation
 from sr_env.models import Checkpoint, load_renderer, save_checkpoint
+from sr_env.photos import fingerprint
 from sr_env.utils.checks import UsageError
 from sr_env.utils.devices import resolve_device
-from sr_env.utils.files import check_writable
-from sr_env.utils.provenance import command_line, commit, public_path
+from sr_env.utils.finished import Finished, open_run
+from sr_env.utils.provenance import command_line, commit, hardware, public_path
+from sr_env.utils.resume import kept_settings
 
 #: What a card says of each of the two; the rest of it is the first one's.
 _KEPT = ("steps", "seconds", "command", "commit", "start", "losses", "codes", "validation", "notes", "interpolated")
+
+#: Settings that a resumed measurement may change: where it runs and writes.
+_CHANGEABLE = frozenset({"out", "resume", "device"})
 
 
 @dataclass(kw_only=True)
@@ -39,7 +45,8 @@ class InterpolationSettings(DataSettings):
         share: Share of the second, in [0, 1].
         predictor: Name or path of a kernel predictor to measure the result with; None measures with the true codes.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        out: Folder for the average, under the first one's file name.
+        out: Folder for the average, under the first one's file name, and for the state to resume from.
+        resume: Go on from the state in ``out``: what is measured there is not measured again.
     """
 
     first: str
@@ -48,6 +55,7 @@ class InterpolationSettings(DataSettings):
     predictor: str | None = None
     device: str = "auto"
     out: Path = Path("runs/interpolated")
+    resume: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,7 +97,9 @@ def average_renderers(settings: InterpolationSettings) -> tuple[Path, dict[str, 
         The file written, and the figures.
 
     Raises:
-        UsageError: The two cannot be averaged, or the result would replace one of them.
+        FileInTheWayError: ``out`` holds another average.
+        UsageError: The two cannot be averaged, the result would replace one of them, or there is nothing to resume or
+            it is of other settings.
     """
     device = resolve_device(settings.device)
     first, second = (load_renderer(name, device=device) for name in (settings.first, settings.second))
@@ -98,16 +108,24 @@ def average_renderers(settings: InterpolationSettings) -> tuple[Path, dict[str, 
         raise UsageError(f"{target} is one of the two to average: choose another --out")
     predict = code_predictor(settings.predictor, first.scale, first.basis, device)
     network = interpolate(first, second, settings.share)
-    check_writable(settings.out, sum(p.numel() * p.element_size() for p in network.parameters()))
+    room = sum(p.numel() * p.element_size() for p in network.parameters())
+    open_run(settings.out, (target.name,), settings.resume, room)
+    held_out = split_photos(settings)[2]
+    made_with = {"commit": commit(), "hardware": hardware(device), "torch": torch.__version__}
+    inputs = {"first": first.identity, "second": second.identity, "data": fingerprint(held_out)}
+    kept = kept_settings(settings, _CHANGEABLE, **inputs, **named_weights(settings))
+    finished = Finished(settings.out, kept, settings.resume, made_with)
     measure = ValidationSet(
-        split_photos(settings)[2],
+        held_out,
         Degradation(first.scale),
         first.basis,
         device,
         settings.softness_at(first.scale) / 2,
         metrics=("lpips", "psnr"),
     )
-    figures = {name: round(value, 4) for name, value in measure.score(network, predict)[0].items()}
+    with finished:
+        measured = measure.score(network, predict, finished.take)[0]
+    figures = {name: round(value, 4) for name, value in measured.items()}
     card: dict[str, Any] = {
         **first.card,
         "interpolated": [
@@ -124,6 +142,7 @@ def average_renderers(settings: InterpolationSettings) -> tuple[Path, dict[str, 
         "command": command_line(),
         "commit": commit(),
         "validation": figures,
+        **({"earlier": finished.earlier} if finished.earlier else {}),
     }
     save_checkpoint(target, network, first.basis, first.scale, card)
     return target, figures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from sr_env.degradation import REPORTED_WIDTHS, Degradation, KernelBasis, Kernels, quantize, soften
 from sr_env.metrics import create_metric
 from sr_env.photos import PhotoSource, centre_crops
+from sr_env.utils.finished import Take, anew, within
 from sr_env.utils.images import to_images
 
 _VALIDATION_CROP = 288
@@ -56,7 +58,10 @@ class ValidationSet:
 
     @torch.inference_mode()
     def score(
-        self, render: Callable[[Tensor, Tensor], Tensor], predict: Callable[[Tensor], Tensor] | None = None
+        self,
+        render: Callable[[Tensor, Tensor], Tensor],
+        predict: Callable[[Tensor], Tensor] | None = None,
+        take: Take = anew,
     ) -> tuple[dict[str, float], Tensor]:
         """Every metric's mean, under its name, and per width, as ``psnr_0.2``; and the last picture beside HR.
 
@@ -66,21 +71,30 @@ class ValidationSet:
             render: (LR [B, 3, h, w], code [B, L]) -> SR [B, 3, H, W].
             predict: LR [B, 3, h, w] -> the code [B, L] to render with. The true code's means then stand beside, as
                 ``psnr_true_kernel``. None renders with the true code.
+            take: Scores the photos at a width, or gives what was found before; the picture is the last of those that
+                were rendered, and HR stands alone where none was.
         """
         if predict is not None:
-            figures, picture = self.score(lambda lr, code: render(lr, predict(lr)))
-            true_kernel = self.score(render)[0]
+            figures, picture = self.score(lambda lr, code: render(lr, predict(lr)), take=take)
+            true_kernel = self.score(render, take=within(take, "true kernel"))[0]
             return figures | true_kernel_figures(true_kernel, list(self.metrics)), picture
-        rendered = {name: render(lr, code).float().clamp(0, 1) for name, (lr, code) in self.sets.items()}
+        seen: list[Tensor] = []
+        each = {kernel: take(kernel, partial(self._values, kernel, render, seen)) for kernel in self.sets}
         figures = {}
-        for name, metric in self.metrics.items():
-            values = {kernel: float(metric(sr, self.hr).mean()) for kernel, sr in rendered.items()}
+        for name in self.metrics:
+            values = {kernel: found[name] for kernel, found in each.items()}
             figures[name] = float(np.mean(list(values.values())))
             figures |= {f"{name}_{kernel}": value for kernel, value in values.items()}
         if self.drawings is not None:
-            drawn = self.drawings.score(render)[0]
+            drawn = self.drawings.score(render, take=within(take, "drawings"))[0]
             figures |= {f"{name}_drawings": drawn[name] for name in self.metrics}
-        return figures, torch.cat((next(reversed(rendered.values()))[0], self.hr[0]), dim=-1)
+        return figures, torch.cat([*seen[-1:], self.hr[0]], dim=-1)
+
+    def _values(self, kernel: str, render: Callable[[Tensor, Tensor], Tensor], seen: list[Tensor]) -> dict[str, float]:
+        """Every metric's mean with one of the kernels; the first picture is added to those seen."""
+        sr = render(*self.sets[kernel]).float().clamp(0, 1)
+        seen.append(sr[0])
+        return {name: float(metric(sr, self.hr).mean()) for name, metric in self.metrics.items()}
 
 
 def true_kernel_figures(figures: dict[str, float], metrics: Sequence[str]) -> dict[str, float]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import interpolate
 import pytest
 import torch
 from blindsr_pretrain.interpolation import InterpolationSettings
+from blindsr_pretrain.validation import ValidationSet
 
 from sr_env.degradation import load_basis
 from sr_env.models import AMNet, load_renderer, save_checkpoint
+from sr_env.utils.checks import FileInTheWayError, UsageError
 
 
 @pytest.fixture
@@ -79,3 +84,42 @@ def test_interpolation_refuses_what_cannot_be_averaged(
     with pytest.raises(ValueError, match=r"share is 1\.5"):
         InterpolationSettings(first=first, second=first, share=1.5)
     assert not (tmp_path / "mean").exists()
+
+
+def test_a_stopped_measurement_ends_as_one_that_was_not(
+    two_renderers: list[Path],
+    tiny_predictor: Path,
+    averaging: Callable[..., InterpolationSettings],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Six units: three kernel widths, with predicted and with true codes; it is stopped in the fifth."""
+    first, second = map(str, two_renderers)
+    settings = averaging(first=first, second=second, predictor=str(tiny_predictor), out=tmp_path / "whole")
+    whole = interpolate.main(settings)
+    cut = replace(settings, out=tmp_path / "cut")
+    values, begun = ValidationSet._values, []
+
+    def stopped(self: ValidationSet, kernel: str, *rest: Any) -> dict[str, float]:
+        begun.append(kernel)
+        if len(begun) == 5:
+            signal.raise_signal(signal.SIGTERM)
+        return values(self, kernel, *rest)
+
+    monkeypatch.setattr(ValidationSet, "_values", stopped)
+    with pytest.raises(SystemExit):
+        interpolate.main(cut)
+    assert [path.name for path in cut.out.iterdir()] == ["finished.json"]
+    with pytest.raises(FileInTheWayError, match=r"finished\.json exists: add --resume to go on"):
+        interpolate.main(cut)
+    with pytest.raises(UsageError, match=r"--second was tiny_x4 \(digest \w+\) and is .*--share was 0\.5 and is 0\.25"):
+        interpolate.main(replace(cut, second=first, share=0.25, resume=True))
+    assert interpolate.main(replace(cut, resume=True)) == whole
+    assert begun == ["0.2", "1.3", "2.6", "0.2", "1.3", "1.3", "2.6"]
+    one, other = (folder / "tiny_x4.safetensors" for folder in (settings.out, cut.out))
+    assert one.read_bytes() == other.read_bytes()
+    cards = [json.loads(path.with_suffix(".json").read_text()) for path in (one, other)]
+    assert cards[0] == cards[1]
+    (cut.out / "finished.json").unlink()
+    with pytest.raises(FileInTheWayError, match=r"tiny_x4\.safetensors of an earlier run exists: choose another --out"):
+        interpolate.main(cut)
