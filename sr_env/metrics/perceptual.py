@@ -58,11 +58,11 @@ class _LPIPS(Metric):
 
     def _encode(self, image: Tensor) -> list[Tensor]:
         features = (x.float() for x in self.backbone(image))
-        return [x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10) for x in features]
+        return [x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + 1e-10) for x in features]
 
     def _compare(self, sr: list[Tensor], hr: list[Tensor]) -> Tensor:
         distances = [
-            torch.einsum("bchw,c->b", (x - y).square(), head) / (x.shape[2] * x.shape[3])
+            (x - y).square_().sum((2, 3)) @ head / (x.shape[2] * x.shape[3])
             for x, y, head in zip(sr, hr, self.heads, strict=True)
         ]
         return torch.stack(distances).sum(0)

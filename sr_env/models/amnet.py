@@ -55,7 +55,7 @@ class ModulatedBlock(nn.Module):
 
     def forward(self, features: Tensor, code: Tensor) -> Tensor:
         """Features [B, C, H, W], codes [B, L] -> [B, C, H, W]."""
-        return features + self.modulation(self.conv2(F.relu(self.conv1(features))), code)
+        return features + self.modulation(self.conv2(F.relu(self.conv1(features), inplace=True)), code)
 
 
 @register_renderer("AMNet")

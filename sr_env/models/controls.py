@@ -21,6 +21,7 @@ from sr_env.degradation.operators import per_image
 from sr_env.models.checkpoint import Checkpoint
 from sr_env.models.predictor import KernelPredictor
 from sr_env.utils.checks import UsageError
+from sr_env.utils.devices import in_portions
 
 CODE = "code"
 #: Controls beside the code, in the order in which they follow it, and their values at the actions -1 and 1.
@@ -161,6 +162,14 @@ class Controls:
         Returns:
             SR images [B, 3, P, P], float32, neither rounded nor clamped.
         """
+        return in_portions(
+            lambda lr, code, *given: self._render(lr, code, dict(zip(values, given, strict=True))),
+            lr,
+            code,
+            *values.values(),
+        )
+
+    def _render(self, lr: Tensor, code: Tensor, values: Mapping[str, Tensor]) -> Tensor:
         sr: Tensor = self._network(lr, code).float()
         if "blend" in values:
             assert self.partner is not None

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from sr_env.utils.checks import UsageError, check_choice
 
@@ -21,6 +22,9 @@ PRECISIONS: tuple[str, ...] = ("auto", "fp32", "bf16")
 Threads = Literal["one", "fastest"]
 #: Numbers of threads that are slower than the fastest by no more than this count as fast.
 _AS_FAST = 1.1
+#: Pixels that a convolutional network takes at once on a CPU in full precision, those of four LR patches of 48x48: the
+#: activations of more leave the cache. In bf16 it is twice as many.
+_AT_ONCE = 4 * 48**2
 
 
 def resolve_device(name: str | torch.device = "auto") -> torch.device:
@@ -108,6 +112,22 @@ def _measured(counts: list[int], rounds: int = 7) -> dict[int, float]:
                 F.conv2d(image, weight, padding=1)
             seconds[count].append(time.perf_counter() - begun)
     return {count: statistics.median(taken[1:]) for count, taken in seconds.items()}  # the first round starts threads
+
+
+def in_portions(call: Callable[..., Tensor], images: Tensor, *others: Tensor) -> Tensor:
+    """A call of a batch, which a CPU takes in portions that fit its cache, one after the other.
+
+    Args:
+        call: Works on each image by itself.
+        images: [B, C, H, W], its first argument.
+        *others: Its further arguments, each with B rows.
+    """
+    if images.device.type != "cpu":
+        return call(images, *others)
+    half = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    count = max(1, math.ceil(images[:, 0].numel() / (_AT_ONCE * (2 if half else 1))))
+    made = [call(*part) for part in zip(*(x.chunk(count) for x in (images, *others)), strict=True)]
+    return made[0] if len(made) == 1 else torch.cat(made)
 
 
 def channels_last(network: Network) -> Network:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sr_env.utils import devices
-from sr_env.utils.devices import autocast, channels_last, resolve_device, settle_threads, uses_bf16
+from sr_env.utils.devices import autocast, channels_last, in_portions, resolve_device, settle_threads, uses_bf16
 
 
 def test_auto_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,3 +112,20 @@ def test_a_gpu_and_who_asked_for_threads_keep_them(monkeypatch: pytest.MonkeyPat
         assert settle_threads("one") == 4
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     assert settle_threads("one", "cpu") == torch.get_num_threads() == 4
+
+
+def test_a_cpu_takes_a_batch_in_portions_and_nothing_changes() -> None:
+    images, factors = torch.rand(10, 3, 48, 48), torch.rand(10)
+    sizes: list[int] = []
+
+    def call(part: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(part))
+        return part * factor[:, None, None, None]
+
+    assert torch.equal(in_portions(call, images, factors), images * factors[:, None, None, None])
+    assert sizes == [4, 4, 2]
+    with torch.autocast("cpu", torch.bfloat16):
+        in_portions(call, images, factors)
+    in_portions(call, images[:1, :, :8, :8], factors[:1])
+    in_portions(call, torch.rand(1, 3, 200, 200), factors[:1])
+    assert sizes[3:] == [5, 5, 1, 1]
