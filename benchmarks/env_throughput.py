@@ -7,8 +7,8 @@ environment, and the bare work of one step on the same batch: renderer forward, 
 is counted twice, since a metric with a reference looks at two pictures: given what it needs of HR, which the
 environment computes once per scene, or given HR alone, as whoever calls a metric gives it. The ratios are what counts:
 step time over bare time is the overhead, vector over Sync the gain from batching. A step of a one-step episode with
-reference "predictor" renders and scores twice, looks at HR, and asks the predictor. Rounds of the four are interleaved
-and the least CPU time of each is taken, so that a busy machine disturbs all alike.
+reference "predictor" renders and scores twice, looks at HR, and asks the predictor. Rounds of the four are interleaved,
+and the medians over the rounds are shown of CPU times and of their ratios, so that a busy machine disturbs all alike.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Settings:
         precision: Precision of the renderer.
         reward: Metrics and weights of the reward.
         reference: Reference of the reward.
-        rounds: Interleaved rounds, of which the best counts.
+        rounds: Interleaved rounds, of which the median counts.
         seconds: Least time of one measurement.
         threads: CPU threads of torch; None leaves torch's choice.
     """
@@ -56,12 +56,12 @@ class Settings:
 
 
 class Seconds(NamedTuple):
-    """Least seconds per batched step of SyncVectorEnv, of our vector environment, and of the two kinds of bare work."""
+    """Seconds per batched step in every round, [R]: SyncVectorEnv, our vector environment, and the two bare works."""
 
-    sync: float
-    vector: float
-    bare: float
-    bare_with_hr: float
+    sync: np.ndarray
+    vector: np.ndarray
+    bare: np.ndarray
+    bare_with_hr: np.ndarray
 
 
 def seconds_per_call(call: Callable[[], Any], device: str, least: float) -> float:
@@ -109,7 +109,7 @@ def measure(settings: Settings, device: str, size: int) -> Seconds:
     rounds = [[seconds_per_call(call, device, settings.seconds) for call in calls] for _ in range(settings.rounds)]
     sync.close()
     vector.close()
-    return Seconds(*map(float, np.min(rounds, axis=0)))
+    return Seconds(*np.array(rounds).T)
 
 
 def main(settings: Settings) -> None:
@@ -128,9 +128,9 @@ def main(settings: Settings) -> None:
     for device in devices:
         for size in settings.sizes:
             taken = measure(settings, device, size)
-            per_second = [f"{size / value:.1f}" for value in taken]
+            per_second = [f"{size / np.median(seconds):.1f}" for seconds in taken]
             ratios = (taken.vector / taken.bare, taken.vector / taken.bare_with_hr, taken.sync / taken.vector)
-            shown.add_row(device, str(size), *per_second, *(f"{ratio:.2f}x" for ratio in ratios))
+            shown.add_row(device, str(size), *per_second, *(f"{np.median(ratio):.2f}x" for ratio in ratios))
     Console(width=140).print(shown)
 
 
