@@ -18,8 +18,9 @@ from sr_env.utils.signals import orderly_termination
 
 #: File in the folder of a run that it is gone on from.
 FINISHED = "finished.json"
-#: Seconds between two writings of it; what is younger is written when the run ends or is stopped.
-_SECONDS = 2.0
+#: Seconds between two writings of it, and least multiple of what the last one took; what is younger is written when the
+#: run ends or is stopped.
+_SECONDS, _SHARE = 2.0, 20.0
 #: What changes figures beside the settings, of what a report says of how it was made.
 _MADE_WITH = ("commit", "hardware", "torch", "threads")
 #: Name of a unit of work, and what makes it -> what it came to, JSON values.
@@ -87,7 +88,7 @@ class Finished:
         self._path = None if folder is None else folder / FINISHED
         self._settings = dict(settings)
         self._units: dict[str, Any] = {}
-        self._written, self._pending = -_SECONDS, False
+        self._next, self._pending = 0.0, False
         self._context = ExitStack()
         self.earlier: list[dict[str, Any]] = []
         self._made_with = {name: value for name, value in (about or {}).items() if name in _MADE_WITH}
@@ -105,7 +106,7 @@ class Finished:
             # Fresh or read again, a value is the same: numbers of one type, lists for tuples.
             self._units[name] = json.loads(json.dumps(make()))
             self._pending = True
-            if time.monotonic() - self._written >= _SECONDS:
+            if time.monotonic() >= self._next:
                 self._write()
         value: Value = self._units[name]
         return value
@@ -125,10 +126,12 @@ class Finished:
                 print(f"stopped: {self._path} keeps what is finished; --resume goes on from it", file=sys.stderr)
 
     def _write(self) -> None:
+        begun = time.monotonic()
         if self._path is not None:
             made_with = [*self.earlier, self._made_with]
             write_record(self._path, {"settings": self._settings, "made_with": made_with, "units": self._units})
-        self._written, self._pending = time.monotonic(), False
+        ended = time.monotonic()
+        self._next, self._pending = ended + max(_SECONDS, _SHARE * (ended - begun)), False
 
     def _read(self, path: Path) -> None:
         try:
