@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from blindsr_agents.evaluation.actor_rows import Comparisons
 from blindsr_agents.evaluation.actor_tables import print_table, write_report
 from blindsr_agents.evaluation.actors import (
     Bench,
-    Comparisons,
     Search,
     absent_actors,
     fitting_metrics,

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from blindsr_agents.evaluation.actors import ORACLE, RANDOM_SEARCH, ActorRow, Comparison, Comparisons
+from blindsr_agents.evaluation.actor_rows import ActorRow, Comparison, Comparisons
+from blindsr_agents.evaluation.actors import ORACLE, RANDOM_SEARCH
 from blindsr_agents.evaluation.scores import verdict
 from blindsr_agents.evaluation.tables import (
     Cells,

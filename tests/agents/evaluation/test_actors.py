@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from blindsr_agents.evaluation import actors as compare
+from blindsr_agents.evaluation.actor_rows import Comparison, make_row
 from blindsr_agents.evaluation.actor_tables import mean_cells, verdicts, width_cells
 from blindsr_agents.evaluation.actors import (
     Actor,
-    make_row,
     parse_actor,
     plan,
     released_actors,
@@ -102,9 +101,7 @@ def test_row_by_hand() -> None:
     assert row.values == {"psnr": [3.0, 3.0]}
     assert row.spreads == {"psnr": row.spread}
     assert row.standard_error == 0
-    table = compare.Comparison(
-        "folder/r.safetensors", {"psnr": 1.0}, "Set5", 2, [0.2, 2.6], {PRETRAINED: row, "a": row}, PSNR
-    )
+    table = Comparison("folder/r.safetensors", {"psnr": 1.0}, "Set5", 2, [0.2, 2.6], {PRETRAINED: row, "a": row}, PSNR)
     row.seeds = 2
     table.rows[PRETRAINED] = make_row([pretrained], pretrained)
     (line,) = verdicts(table)
@@ -121,5 +118,5 @@ def test_standard_error_counts_photos() -> None:
     row = make_row([Scores({"score": np.tile(gains, (3, 1))})] * 5, base, None, 5)
     assert row.standard_error == pytest.approx(gains.std(ddof=1) / 2)
     assert row.share is None
-    table = compare.Comparison("r", {"psnr": 1.0}, "Set5", 4, [1.0, 2.0, 3.0], {"a": row}, PSNR)
+    table = Comparison("r", {"psnr": 1.0}, "Set5", 4, [1.0, 2.0, 3.0], {"a": row}, PSNR)
     assert "not measurably better than" in verdicts(table)[0]

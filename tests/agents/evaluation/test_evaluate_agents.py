@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 from blindsr_agents.evaluation import actors as compare
+from blindsr_agents.evaluation.actor_rows import Comparisons
 from blindsr_agents.evaluation.actor_tables import to_markdown
 from blindsr_agents.evaluation.actors import (
     MEAN_CODE,
     ORACLE,
     RANDOM_SEARCH,
-    Comparisons,
 )
 from blindsr_agents.evaluation.scene_sets import BICUBIC, PRETRAINED, TRUE_KERNEL
 from evaluate_agents import Settings, main, measure

@@ -167,7 +167,8 @@ def test_other_settings_are_refused(settings: Settings, stop: Stop, tiny_texture
 def test_every_setting_is_kept_or_says_where_files_lie(kind: Any) -> None:
     kept = told.kept_settings(kind(bench_dir=Path("bench")), told._CHANGEABLE)
     names = {field.name for field in fields(kind)}
-    assert names - kept.keys() == names & {"out", "resume", "bench_dir", "peers_dir", "dan", "usrgan"}
+    where = {"out", "resume", "bench_dir", "lr_photos", "peers_dir", "dan", "usrgan"}
+    assert names - kept.keys() == names & where
 
 
 def test_a_report_says_what_was_measured_with_something_else(
@@ -233,7 +234,7 @@ def test_a_stopped_comparison_ends_as_one_that_was_not(
     stop.run(evaluate_agents.main, cut, at=calls // 3)
     assert stop.run(evaluate_agents.main, cut) < calls / 2
     units = json.loads((cut.out / FINISHED).read_text())["units"]
-    assert next(iter(units)) == "Set5/table 0/width 0/from 0/bicubic, 0"
+    assert next(iter(units)) == "Set5/table 0/condition 0/from 0/bicubic, 0"
     assert len(units) == 2 * 2 * 2 * 8  # sets, tables, widths, methods and seeds
     assert report(cut.out, "agents") == report(whole.out, "agents")
     for change, message in (
