@@ -23,7 +23,7 @@ import numpy as np
 
 from sr_env.cli.demo_guard import Guard, check_hosts
 from sr_env.cli.demo_head import HEAD
-from sr_env.cli.demo_session import BLEND, SHIFTED, WIDTHS, Shown, Studio, View, write_examples
+from sr_env.cli.demo_session import BLEND, BLENDS, SHIFTED, Shown, Studio, View, write_examples
 from sr_env.utils.checks import UsageError
 from sr_env.utils.devices import Precision
 from sr_env.utils.signals import stop_requests
@@ -116,7 +116,7 @@ def build_page(studio: Studio, examples: Sequence[tuple[Path, Path]], folder: Pa
     def closed(message: str) -> tuple[Any, ...]:
         """Values of ``everything`` where a photograph could not be opened: nothing of an earlier one stays."""
         empty = (None, None, None, gr.Image(None, visible=False), message, gr.File(None, visible=False))
-        return *empty, *(gr.skip() for _ in range(2 + SHIFTED))
+        return *empty, *(gr.skip() for _ in range(3 + SHIFTED))
 
     def drawn(view: View) -> tuple[tuple[Any, ...], Shown]:
         """Values of ``outputs`` for a view, and what they show."""
@@ -130,8 +130,9 @@ def build_page(studio: Studio, examples: Sequence[tuple[Path, Path]], folder: Pa
 
     def at_prediction(view: View) -> tuple[Any, ...]:
         values, shown = drawn(view)
-        dial = gr.Slider(visible=view.texture is not None)
-        return *values, dial, float(np.clip(round(shown.width, 2), *WIDTHS)), *(0.0,) * SHIFTED
+        dials = (gr.Slider(visible=dial is not None) for dial in (view.texture, view.denoise))
+        width = float(np.clip(round(shown.width, 2), *view.widths))
+        return *values, *dials, gr.Slider(value=width, maximum=view.widths[1]), *(0.0,) * SHIFTED
 
     def opened(view: View | None) -> View:
         if view is None:
@@ -148,20 +149,24 @@ def build_page(studio: Studio, examples: Sequence[tuple[Path, Path]], folder: Pa
         return Path(path)
 
     @functools.partial(on_page, failed=closed)
-    def on_open(source: Any, truth: Any, model: str, texture: float) -> tuple[Any, ...]:
+    def on_open(source: Any, truth: Any, model: str, texture: float, denoise: float) -> tuple[Any, ...]:
         photograph = inside(source)
         if photograph is None:
             raise UsageError("no photograph: drop one first, or choose an example")
-        return at_prediction(studio.open(photograph, inside(truth), model, texture))
+        return at_prediction(studio.open(photograph, inside(truth), model, texture, denoise))
 
     @on_page
-    def on_load(model: str, texture: float) -> tuple[Any, ...]:
+    def on_load(model: str, texture: float, denoise: float) -> tuple[Any, ...]:
         lr, hr = examples[0]
-        return str(lr), str(hr), *at_prediction(studio.open(lr, hr, model, texture))
+        return str(lr), str(hr), *at_prediction(studio.open(lr, hr, model, texture, denoise))
 
     @on_page
     def on_texture(view: View | None, texture: float) -> tuple[Any, ...]:
         return moved(studio.with_texture(opened(view), texture))
+
+    @on_page
+    def on_denoise(view: View | None, denoise: float) -> tuple[Any, ...]:
+        return moved(studio.with_denoise(opened(view), denoise))
 
     @on_page
     def on_width(view: View | None, width: float) -> tuple[Any, ...]:
@@ -228,11 +233,21 @@ def build_page(studio: Studio, examples: Sequence[tuple[Path, Path]], folder: Pa
                     step=0.05,
                     label="Texture: 0 is faithful (AMNet), 1 is textured (AMGAN)",
                     elem_id="texture",
-                    visible=studio.model == BLEND,
+                    visible=studio.model in BLENDS,
+                )
+                denoise = gr.Slider(
+                    0,
+                    1,
+                    value=1,
+                    step=0.05,
+                    label="Noise and traces of JPEG taken away: 0 is none, 1 is all that is seen",
+                    elem_id="denoise",
+                    visible=bool(studio.upscaler(studio.model).basis.levels),
                 )
                 width = gr.Slider(
-                    *WIDTHS,
-                    value=WIDTHS[0],
+                    0.2,
+                    4,
+                    value=0.2,
                     step=0.01,
                     label="Kernel width (Gaussian, pixels of the result)",
                     elem_id="width",
@@ -269,8 +284,8 @@ def build_page(studio: Studio, examples: Sequence[tuple[Path, Path]], folder: Pa
                 whole = gr.Button("Make the whole picture", elem_id="whole")
                 result = gr.File(label="Whole picture", interactive=False, visible=False, elem_id="result")
         outputs = [view, compare, kernel, bars, text, result]
-        everything = [*outputs, texture, width, *shifts]
-        inputs = [source, truth, model, texture]
+        everything = [*outputs, texture, denoise, width, *shifts]
+        inputs = [source, truth, model, texture, denoise]
         # One rendering at a time: two would take as long and twice the memory.
         options: dict[str, Any] = {
             "concurrency_id": "render",
@@ -284,6 +299,7 @@ def build_page(studio: Studio, examples: Sequence[tuple[Path, Path]], folder: Pa
         run.click(on_open, inputs, everything, **opening)
         model.input(on_open, inputs, everything, **opening)
         texture.input(on_texture, [view, texture], outputs, **live)
+        denoise.input(on_denoise, [view, denoise], outputs, **live)
         width.input(on_width, [view, width], outputs, **live)
         for slider in shifts:
             slider.input(on_shift, [view, *shifts], outputs, **live)
@@ -291,7 +307,7 @@ def build_page(studio: Studio, examples: Sequence[tuple[Path, Path]], folder: Pa
         source.select(on_click, [view], outputs, **live)
         whole.click(on_whole, [view], [result], **options)
         chosen.load_input_event.then(on_open, inputs, everything, **opening)
-        blocks.load(on_load, [model, texture], [source, truth, *everything], **options)
+        blocks.load(on_load, [model, texture, denoise], [source, truth, *everything], **options)
     blocks.queue(max_size=_WAITING, api_open=False)
     return blocks
 

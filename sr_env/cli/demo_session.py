@@ -20,11 +20,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from sr_env.degradation import Degradation, bicubic_resize, isotropic_kernels
+from sr_env.degradation import Degradation, bicubic_resize, isotropic_kernels, level_values
 from sr_env.metrics import Metric, create_metric
 from sr_env.models import available_checkpoints, check_texture
 from sr_env.photos import BundledPhotos, read_image, read_picture, read_shape, suited, write_picture
-from sr_env.upscale import Progress, Upscaler, equivalent_widths
+from sr_env.upscale import Progress, Upscaler, equivalent_widths, level_shares
 from sr_env.utils.checks import MIN_LR_SIZE, UsageError
 from sr_env.utils.devices import Precision
 from sr_env.utils.files import atomic_write
@@ -34,10 +34,11 @@ from sr_env.utils.images import to_images, to_uint8
 DETAIL = 160
 #: Code components that the page has sliders for; the later ones hardly change the picture.
 SHIFTED = 3
-#: The model that the page's slider of texture moves.
-BLEND = "AMNet to AMGAN"
-#: Kernel widths, in HR pixels, that the page offers.
-WIDTHS = (0.2, 4.0)
+#: The models that the page's slider of texture moves, and whether they are for clean photographs.
+BLEND, CLEAN_BLEND = "AMNet to AMGAN", "AMNet to AMGAN, for clean photographs"
+BLENDS: Mapping[str, bool] = {BLEND: False, CLEAN_BLEND: True}
+#: Narrowest kernel that the page offers, in HR pixels, and the widest as a share of the kernels' side.
+_NARROWEST, _WIDEST = 0.2, 4 / 21
 #: Metrics against the ground truth, and how their bars are titled.
 METRICS: Mapping[str, str] = {
     "psnr": "PSNR (Y) of what is shown, dB",
@@ -64,6 +65,9 @@ class View:
         shifts: What they add to the first components, in standard deviations.
         centre: LR row and column of the middle of the detail.
         texture: From 0, faithful, to 1, textured; None where the model has no such range.
+        denoise: Share of noise and of traces of JPEG that is taken away, 0 to 1; None where the model knows of none.
+        shares: What that multiplies the code by, float32 ``[L]``.
+        widths: Narrowest and widest kernel on offer, in HR pixels.
     """
 
     path: Path
@@ -75,11 +79,14 @@ class View:
     shifts: tuple[float, ...]
     centre: tuple[int, int]
     texture: float | None
+    denoise: float | None
+    shares: NDArray[np.float32]
+    widths: tuple[float, float]
 
     @property
     def code(self) -> NDArray[np.float32]:
         """The code to render with, float32 ``[L]``."""
-        code = self.base.copy()
+        code = self.base * self.shares
         code[: len(self.shifts)] += np.asarray(self.shifts, np.float32)
         return code
 
@@ -120,8 +127,8 @@ class Studio:
     """Opens photographs and renders them with any code. May be shared by threads: renderings take turns.
 
     Args:
-        model: Renderer that is chosen first, by name or path; :data:`BLEND`, which lies between two by its texture, and
-            the other released ones are offered beside it.
+        model: Renderer that is chosen first, by name or path; :data:`BLENDS`, which lie between two by their texture,
+            and the other released ones are offered beside it.
         device: Where to compute.
         precision: ``"auto"`` takes bf16 where the device computes in it.
         max_pixels: LR pixels of the largest photograph that is opened.
@@ -142,7 +149,7 @@ class Studio:
         if max_pixels < MIN_LR_SIZE**2:
             raise UsageError(f"at most {max_pixels} pixels leave no photograph: give {MIN_LR_SIZE**2} or more")
         self.model, self.max_pixels = str(model), max_pixels
-        self.models = tuple(dict.fromkeys((self.model, BLEND, *available_checkpoints("renderer"))))
+        self.models = tuple(dict.fromkeys((self.model, *BLENDS, *available_checkpoints("renderer"))))
         self._options = {"device": device, "precision": precision}
         self._upscalers: dict[str, Upscaler] = {}
         self._lock = threading.Lock()
@@ -157,12 +164,17 @@ class Studio:
         if model not in self.models:
             raise UsageError(f"unknown model {model!r}: choose one of {', '.join(self.models)}")
         if model not in self._upscalers:
-            chosen = {"texture": 1.0} if model == BLEND else {"model": model}
+            chosen = {"texture": 1.0, "clean": BLENDS[model]} if model in BLENDS else {"model": model}
             self._upscalers[model] = Upscaler(**chosen, **self._options)  # type: ignore[arg-type]
         return self._upscalers[model]
 
     def open(
-        self, path: str | os.PathLike[str], truth: str | os.PathLike[str] | None, model: str, texture: float = 1.0
+        self,
+        path: str | os.PathLike[str],
+        truth: str | os.PathLike[str] | None,
+        model: str,
+        texture: float = 1.0,
+        denoise: float = 1.0,
     ) -> View:
         """Open a photograph and predict its kernel.
 
@@ -171,10 +183,11 @@ class Studio:
             truth: File of what SR should be; None where it is not known.
             model: Renderer.
             texture: From 0, faithful, to 1, textured; of no effect where the model has no such range.
+            denoise: Share of noise and of traces of JPEG that is taken away; of no effect where it knows of none.
 
         Raises:
             UsageError: A file is no picture, is too large or too small, the two do not fit each other, the model is
-                unknown, or the texture outside [0, 1].
+                unknown, or the texture or the share outside [0, 1].
         """
         check_texture(texture)
         upscaler, path = self.upscaler(model), Path(path)
@@ -195,8 +208,11 @@ class Studio:
         with self._lock:
             code = upscaler.predict(lr)
         centre = (lr.shape[0] // 2, lr.shape[1] // 2)
-        own = None if upscaler.texture is None else texture
-        return View(path, model, lr, target, code, code, (0.0,) * SHIFTED, centre, own)
+        own, basis = None if upscaler.texture is None else texture, upscaler.basis
+        widths = (_NARROWEST, float(round(_WIDEST * basis.kernel_size)))
+        shifts, ones = (0.0,) * SHIFTED, np.ones_like(code)
+        view = View(path, model, lr, target, code, code, shifts, centre, own, None, ones, widths)
+        return self.with_denoise(view, denoise) if basis.levels else view
 
     def _read(self, path: Path, limit: int) -> Pixels:
         """A file as uint8 RGB, with messages that name the file as its user does."""
@@ -216,10 +232,10 @@ class Studio:
         """Take the isotropic Gaussian of a width, in HR pixels, in the place of the predicted kernel.
 
         Raises:
-            UsageError: The width is outside ``WIDTHS``.
+            UsageError: The width is outside the view's ``widths``.
         """
-        if not WIDTHS[0] <= width <= WIDTHS[1]:
-            raise UsageError(f"kernel width {width}: give {WIDTHS[0]} to {WIDTHS[1]} pixels of the result")
+        if not view.widths[0] <= width <= view.widths[1]:
+            raise UsageError(f"kernel width {width}: give {view.widths[0]} to {view.widths[1]} pixels of the result")
         basis = self.upscaler(view.model).basis
         kernel = isotropic_kernels(torch.tensor([float(width)], device=basis.mean.device), basis.kernel_size)
         coefficients = basis.encode(kernel)[0, : basis.coefficients].cpu().numpy()
@@ -233,8 +249,20 @@ class Studio:
         """
         check_texture(texture)
         if view.texture is None:
-            raise UsageError(f"texture {texture}: {view.model} is one renderer, choose {BLEND}")
+            raise UsageError(f"texture {texture}: {view.model} is one renderer, choose {' or '.join(BLENDS)}")
         return replace(view, texture=texture)
+
+    def with_denoise(self, view: View, denoise: float) -> View:
+        """Take away another share of the noise and of the traces of JPEG.
+
+        Raises:
+            UsageError: The share is outside [0, 1], or the model knows of no noise.
+        """
+        basis = self.upscaler(view.model).basis
+        if not (basis.levels and 0 <= denoise <= 1):
+            known = "" if basis.levels else f"; {view.model} knows of no noise, choose {BLEND}"
+            raise UsageError(f"denoise {denoise}: give a share from 0 to 1{known}")
+        return replace(view, denoise=denoise, shares=level_shares(basis, denoise).cpu().numpy())
 
     def _render(self, view: View, pixels: NDArray[Any], progress: Progress | None = None) -> NDArray[Any]:
         """Enlarge pixels as a view asks; the lock must be held, since the texture is the upscaler's."""
@@ -271,6 +299,9 @@ class Studio:
         text = f"Predicted kernel: as wide as a Gaussian of {widths[0]:.2f} pixels of the result."
         if not np.array_equal(view.predicted, view.code):
             text += f" In use: {widths[1]:.2f}."
+        if basis.levels:
+            seen = {name: float(value[0]) for name, value in level_values(codes[:1, basis.coefficients :]).items()}
+            text += f" Seen: noise of {seen['noise']:.1f} grey levels, JPEG of quality {seen['quality']:.0f}."
         if view.lr.shape[0] > DETAIL or view.lr.shape[1] > DETAIL:
             text += " A part is shown: click into the photograph to choose another."
         return Shown(before, after, _draw_kernels(predicted, used, widths), _draw_bars(values), values, widths[1], text)

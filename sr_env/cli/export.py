@@ -28,12 +28,14 @@ class Settings:
         out: The .onnx file to write.
         model: Renderer or predictor: a name such as amnet_x4, or a .safetensors file.
         texture: In the place of a model: the x4 renderer between 0, faithful (AMNet), and 1, textured (AMGAN).
+        clean: With a texture, the two that know of blur alone.
         force: Overwrite it where it is there.
     """
 
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     model: tyro.conf.Positional[str | None] = None
     texture: float | None = None
+    clean: bool = False
     force: bool = False
 
 
@@ -44,7 +46,7 @@ def _load(settings: Settings) -> Checkpoint[Any]:
         )
     if settings.model is None:
         assert settings.texture is not None
-        return load_textures(4, settings.texture)
+        return load_textures(4, settings.texture, clean=settings.clean)
     load = load_renderer if read_card(settings.model)["kind"] == "renderer" else load_predictor
     return load(settings.model)
 

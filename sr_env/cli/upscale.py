@@ -28,7 +28,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from sr_env.cli.upscale_jobs import Job, Plan, check_outputs, plan_jobs, prepare_folders
 from sr_env.metrics import Metric, create_metric
-from sr_env.models import available_checkpoints, read_card
 from sr_env.photos import (
     FORMATS,
     Picture,
@@ -42,7 +41,7 @@ from sr_env.photos import (
     write_pages,
     write_picture,
 )
-from sr_env.upscale import Upscaled, Upscaler, default_model
+from sr_env.upscale import Upscaled, Upscaler, list_models
 from sr_env.utils.checks import MissingFileError, UsageError
 from sr_env.utils.devices import Precision
 from sr_env.utils.files import atomic_write, check_writable, write_json
@@ -60,6 +59,7 @@ _UNCHANGING = frozenset(
         "inputs",
         "out",
         "model",
+        "clean",
         "scale",
         "format",
         "quality",
@@ -82,11 +82,13 @@ class Settings:
         out: Folder for the results, which keep their names and subfolders; or, for a single picture, a file name. None
             puts photo_x4.jpg beside photo.jpg.
         scale: Magnification; None takes the model's, or 4.
-        model: Renderer: a name such as amnet_x4 or a file, .safetensors or .onnx; None takes amgan_x4 at x4, else
+        model: Renderer: a name such as amnet_x4 or a file, .safetensors or .onnx; None takes amgan_real_x4 at x4, else
             amnet_l_xN; list lists the released ones.
+        clean: Where no model is named, take amgan_x4, which knows of blur alone: for photographs without noise and
+            traces of JPEG.
         texture: In the place of a model, x4 alone: 0 is faithful (AMNet), 1 textured (AMGAN), and what lies between
             takes the time of both.
-        predictor: Kernel predictor: a name or a file; None takes the released one of the scale.
+        predictor: Kernel predictor: a name or a file; None takes the released one of the renderer's kernels.
         kernel_width: Blur given instead of predicted: width of a Gaussian in HR pixels.
         kernel_file: Blur given instead of predicted: .npy file with a kernel [21, 21] at HR resolution.
         denoise: Share of noise and of traces of JPEG that is taken away, 0 to 1, by a model that knows of them.
@@ -105,6 +107,7 @@ class Settings:
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     scale: Literal[2, 3, 4] | None = None
     model: str | None = None
+    clean: bool = False
     texture: float | None = None
     predictor: str | None = None
     kernel_width: float | None = None
@@ -293,6 +296,7 @@ def create_upscaler(settings: Settings) -> Upscaler:
     return Upscaler(
         settings.model,
         texture=settings.texture,
+        clean=settings.clean,
         scale=settings.scale,
         predictor=settings.predictor,
         device=settings.device,
@@ -361,17 +365,6 @@ def _work(worker: Worker, plan: Plan, finished: set[Path], console: Console) -> 
             bars.advance(whole)
     for source, target, reason in plan.failures:
         yield Record(source, target, "failed", reason)
-
-
-def list_models() -> list[str]:
-    """A line for each released renderer: its name, magnification and size, and whether it is the default."""
-    lines = []
-    for name in available_checkpoints("renderer"):
-        card = read_card(name)
-        scale = card["scale"]
-        taken = f"  (taken at x{scale} where none is named)" if name == default_model(scale) else ""
-        lines.append(f"{name:<16}x{scale}  {card['parameters'] / 1e6:.1f} M parameters{taken}")
-    return lines
 
 
 def describe(settings: Settings, upscaler: Upscaler) -> str:

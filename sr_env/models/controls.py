@@ -43,9 +43,11 @@ PARTNERS: Mapping[str, str] = {
     "amnet_l_x4": "amgan_x4",
     "amnet_x4": "amgan_x4",
     "amnet_v1_x4": "amgan_v1_x4",
+    "amnet_real_x4": "amgan_real_x4",
     "amgan_x4": "amnet_x4",
     "amgan_star_x4": "amnet_x4",
     "amgan_v1_x4": "amnet_v1_x4",
+    "amgan_real_x4": "amnet_real_x4",
 }
 
 

@@ -49,6 +49,16 @@ def equivalent_widths(codes: Tensor, basis: KernelBasis, low: float = 0.1, high:
     return widths[torch.cdist(codes[:, : basis.coefficients].float(), known).argmin(1)]
 
 
+def level_shares(basis: KernelBasis, denoise: float) -> Tensor:
+    """What the dial "denoise" multiplies the numbers of a code by, [L]: noise and compression by it, others by one."""
+    shares = torch.ones(basis.code_length, device=basis.mean.device)
+    if basis.levels:
+        for number, name in enumerate(LEVELS, basis.coefficients):
+            if name in DENOISED:
+                shares[number] = denoise
+    return shares
+
+
 class PictureCodes:
     """Codes of pictures and of tiles.
 
@@ -73,10 +83,7 @@ class PictureCodes:
         self.basis, self.predictor, self.controls, self.kernel = basis, predictor, controls, kernel
         self._precision, self._device = precision, basis.mean.device
         self._shares = torch.ones(controls.length, device=self._device)
-        if basis.levels:
-            for number, name in enumerate(LEVELS, basis.coefficients):
-                if name in DENOISED:
-                    self._shares[number] = denoise
+        self._shares[: basis.code_length] = level_shares(basis, denoise)
 
     def of_tiles(self, lr: Tensor) -> Tensor:
         """RGB [B, 3, h, w] in [0, 1] -> codes [B, L], or [B, L + 1] with the strength of sharpening behind them."""

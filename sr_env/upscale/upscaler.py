@@ -83,9 +83,10 @@ class Upscaler:
     Args:
         model: Renderer: a short name or path (a checkpoint, or an ONNX file of :mod:`sr_env.models.onnx`, which
             computes in fp32), the name of a registered one, or an ``nn.Module`` (:class:`sr_env.models.Renderer`); None
-            takes :func:`default_model` of the scale.
+            takes :func:`default_model` of the scale, at x4 one that knows noise and compression too.
         texture: In the place of a model: from 0, faithful (AMNet), to 1, textured (AMGAN), x4 alone. Between the two
             their pictures are blended, at the time of both. :attr:`texture` moves it. None takes one model.
+        clean: Where no model is named, take those that know of blur alone, which are better on clean photographs.
         scale: Magnification, which the renderer must have; None takes the renderer's (4 where no model is named).
         predictor: Kernel predictor by short name or path; None takes the released one of the scale. An actor that was
             trained with the control "sharpen" sharpens, too.
@@ -116,6 +117,7 @@ class Upscaler:
         model: str | os.PathLike[str] | nn.Module | None = None,
         *,
         texture: float | None = None,
+        clean: bool = False,
         scale: int | None = None,
         predictor: str | os.PathLike[str] | None = None,
         device: str | torch.device = "auto",
@@ -139,8 +141,10 @@ class Upscaler:
             raise UsageError(f"max_memory is {max_memory}: give a positive number of bytes")
         if scale is not None:
             check_choice("scale", scale, SCALES)
-        spec = default_model(scale or 4) if model is None else model
+        spec = default_model(scale or 4, clean) if model is None else model
         self.model = type(spec).__name__ if isinstance(spec, nn.Module) else str(spec)
+        if model is not None and clean:
+            raise UsageError(f"clean chooses where no model is named: leave it out, or the model {self.model!r}")
         if model is not None and texture is not None:
             raise UsageError(
                 f"texture {texture} is for two models of its own: leave it out, or the model {self.model!r}"
@@ -149,7 +153,7 @@ class Upscaler:
             raise UsageError(f"the ONNX file {self.model!r} computes in fp32: give precision auto or fp32")
         checkpoint: Checkpoint[Any]
         if texture is not None:
-            checkpoint = load_textures(scale or 4, texture, self.device)
+            checkpoint = load_textures(scale or 4, texture, self.device, clean)
             self.model = str(checkpoint.path)
         elif is_onnx(self.model):
             checkpoint = load_onnx_renderer(self.model, scale=scale, device=self.device)

@@ -96,7 +96,7 @@ def test_no_file_outside_is_served(address: str, tmp_path: Path) -> None:
 
 def test_no_file_outside_is_opened(address: str, tiny_renderer: Path, photo: Path) -> None:
     data = {"path": str(photo), "meta": {"_type": "gradio.FileData"}}
-    told = submit(address, "outside", "run", [data, None, str(tiny_renderer), 1.0])
+    told = submit(address, "outside", "run", [data, None, str(tiny_renderer), 1.0, 1.0])
     assert not told["end"]["success"]
     assert "url" not in json.dumps(told["end"]["output"].get("data", ""))  # no picture came back
 
@@ -124,12 +124,12 @@ def test_the_page_itself_opens_only_what_was_uploaded(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for path in outside:
-            run({"path": str(path)}, None, str(tiny_renderer), 0.5)
-            run({"path": str(inside)}, {"path": str(path)}, str(tiny_renderer), 0.5)
+            run({"path": str(path)}, None, str(tiny_renderer), 0.5, 1.0)
+            run({"path": str(inside)}, {"path": str(path)}, str(tiny_renderer), 0.5, 1.0)
         for sent in (str(photo), {"path": None}, {"path": [str(photo)]}, {"url": "http://evil.example/a.png"}, 3):
-            run(sent, None, str(tiny_renderer), 0.5)
+            run(sent, None, str(tiny_renderer), 0.5, 1.0)
         assert opened == []
-        run({"path": str(inside)}, None, str(tiny_renderer), 0.5)
+        run({"path": str(inside)}, None, str(tiny_renderer), 0.5, 1.0)
     assert opened == [inside]
 
 
@@ -138,7 +138,8 @@ def test_uploads_run_and_wait_for_each_other(address: str, tiny_renderer: Path, 
     data = {"path": path, "meta": {"_type": "gradio.FileData"}}
     with ThreadPoolExecutor(3) as pool:
         waiting = [
-            pool.submit(submit, address, f"user{i}", "run", [data, None, str(tiny_renderer), 1.0]) for i in range(3)
+            pool.submit(submit, address, f"user{i}", "run", [data, None, str(tiny_renderer), 1.0, 1.0])
+            for i in range(3)
         ]
         ends = [future.result()["end"] for future in waiting]
     for end in ends:

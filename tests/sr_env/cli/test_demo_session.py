@@ -66,6 +66,22 @@ def test_moving_the_kernel(studio: Studio, opened: View) -> None:
         studio.with_width(opened, 9)
 
 
+def test_moving_the_share_of_noise(photo: Path, tiny_real: dict[str, str]) -> None:
+    studio = Studio(tiny_real["renderer"], device="cpu", precision="fp32")
+    view = studio.open(photo, None, studio.model)
+    assert (view.denoise, view.widths) == (1.0, (0.2, 9.0))
+    for share in (0.0, 0.4, 1.0):
+        own = Upscaler(tiny_real["renderer"], denoise=share, device="cpu", precision="fp32").upscale(pixels(photo))
+        moved = studio.with_denoise(view, share)
+        np.testing.assert_allclose(moved.code, own.codes[0], atol=1e-6)
+        assert np.abs(studio.show(moved).after.astype(int) - own.pixels).max() <= 1
+        assert studio.open(photo, None, studio.model, denoise=share).denoise == share
+    assert "JPEG of quality" in studio.show(view).text
+    assert studio.with_width(view, 8.0).code[-3:] == pytest.approx(view.code[-3:])
+    with pytest.raises(UsageError, match=r"denoise 2: give a share from 0 to 1$"):
+        studio.with_denoise(view, 2)
+
+
 def test_moving_the_texture(studio: Studio, opened: View, photo: Path, textures: tuple[Path, Path]) -> None:
     view = studio.open(photo, None, BLEND)
     assert (view.texture, opened.texture) == (1.0, None)
@@ -82,6 +98,8 @@ def test_moving_the_texture(studio: Studio, opened: View, photo: Path, textures:
     np.testing.assert_array_equal(pixels(photo.with_name("whole.png")), own)
     with pytest.raises(UsageError, match="choose AMNet to AMGAN"):
         studio.with_texture(opened, 0.5)
+    with pytest.raises(UsageError, match=r"denoise 0\.5: give a share from 0 to 1; .* knows of no noise"):
+        studio.with_denoise(opened, 0.5)
     with pytest.raises(UsageError, match="texture 9: give 0"):
         studio.with_texture(view, 9)
     with pytest.raises(UsageError, match="texture nan: give 0"):

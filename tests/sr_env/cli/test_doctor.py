@@ -53,7 +53,6 @@ def test_damage_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
     (tmp_path / "amnet_l_x4.safetensors").write_bytes(whole[:1000])
     for module in (checkpoint, doctor):
         monkeypatch.setattr(module, "RELEASED", tmp_path)
-    monkeypatch.setattr(upscaler, "default_model", lambda scale: "amnet_l_x4")
     monkeypatch.setattr(sys, "argv", ["blindsr", "doctor", "--json", "--seconds", "0", "--device", "cpu"])
     with pytest.raises(SystemExit) as ended:
         cli.run()

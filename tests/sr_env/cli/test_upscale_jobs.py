@@ -233,8 +233,10 @@ def test_released_models_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     cli.run()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(available_checkpoints("renderer"))
-    taken = {line.split()[1]: line.split()[0] for line in lines if "none is named" in line}
-    assert taken == {f"x{scale}": default_model(scale) for scale in (2, 3, 4)}
+    for ending, clean in (("none is named)", False), ("none is named, with --clean)", True)):
+        taken = {line.split()[1]: line.split()[0] for line in lines if line.endswith(ending)}
+        names = {f"x{scale}": default_model(scale, clean) for scale in (2, 3, 4)}
+        assert taken == {scale: name for scale, name in names.items() if not clean or scale == "x4"}
 
 
 def test_resume_redoes_what_is_not_whole(folder: Path, tmp_path: Path, run: Any) -> None:

@@ -14,7 +14,7 @@ from sr_env.upscale import defaults
 from sr_env.utils.checks import UsageError
 
 #: As they are released: the fixture replaces them.
-RELEASED = defaults.TEXTURES
+RELEASED = (defaults.TEXTURES, defaults.CLEAN_TEXTURES)
 
 
 def upscaler(**options: Any) -> Upscaler:
@@ -22,7 +22,7 @@ def upscaler(**options: Any) -> Upscaler:
 
 
 def test_released_renderers_fit_each_other() -> None:
-    for scale, names in RELEASED.items():
+    for scale, names in (pair for pairs in RELEASED for pair in pairs.items()):
         assert set(names) <= set(available_checkpoints("renderer"))
         cards = [read_card(name) for name in names]
         assert [card["scale"] for card in cards] == [scale, scale]

@@ -103,7 +103,11 @@ def test_large_pictures_are_seen_as_a_mosaic(make: Any, photo: np.ndarray, monke
 
 
 def test_default_models() -> None:
-    assert [upscaler.default_model(scale) for scale in (2, 3, 4)] == ["amnet_l_x2", "amnet_l_x3", "amgan_x4"]
+    assert [upscaler.default_model(scale) for scale in (2, 3, 4)] == ["amnet_l_x2", "amnet_l_x3", "amgan_real_x4"]
+    assert [upscaler.default_model(scale, clean=True) for scale in (3, 4)] == ["amnet_l_x3", "amgan_x4"]
+    assert Upscaler(clean=True, device="cpu").model == "amgan_x4"
+    with pytest.raises(UsageError, match="clean chooses where no model is named: leave it out, or the model 'amnet_x4"):
+        Upscaler("amnet_x4", clean=True)
     up = Upscaler(scale=2, device="cpu")
     assert (up.model, up.scale) == ("amnet_l_x2", 2)
 
