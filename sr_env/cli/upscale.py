@@ -13,9 +13,9 @@ import hashlib
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sr_env.cli.upscale_jobs import Job, Plan, check_outputs, plan_jobs, prepare_folders
+from sr_env.cli.upscale_report import Record, write_report
 from sr_env.metrics import Metric, create_metric
 from sr_env.photos import (
     FORMATS,
@@ -41,12 +42,11 @@ from sr_env.photos import (
     write_pages,
     write_picture,
 )
-from sr_env.upscale import Upscaled, Upscaler, list_models
+from sr_env.upscale import Size, Upscaled, Upscaler, list_models
 from sr_env.utils.checks import MissingFileError, UsageError
 from sr_env.utils.devices import Precision
-from sr_env.utils.files import atomic_write, check_writable, write_json
+from sr_env.utils.files import atomic_write, check_writable
 from sr_env.utils.images import to_images
-from sr_env.utils.provenance import command_line
 from sr_env.utils.signals import orderly_termination
 
 #: Bytes the process takes without any picture: Python, torch and two networks (measured: 330 MB), and some to spare.
@@ -80,8 +80,11 @@ class Settings:
     Attributes:
         inputs: Pictures, folders (searched with their subfolders) and patterns such as 'scans/**/*.tif'.
         out: Folder for the results, which keep their names and subfolders; or, for a single picture, a file name. None
-            puts photo_x4.jpg beside photo.jpg.
-        scale: Magnification; None takes the model's, or 4.
+            puts photo_x4.jpg (photo_x2.5.jpg, photo_3000px.jpg) beside photo.jpg.
+        scale: Magnification of the model; None takes the model's, or 4.
+        factor: By how much pictures are enlarged, over 1 to 16; None takes the scale. Over it they are enlarged twice,
+            and otherwise reduced afterwards.
+        width: Width of the results in pixels, in place of a factor.
         model: Renderer: a name such as amnet_x4 or a file, .safetensors or .onnx; None takes amgan_real_x4 at x4, else
             amnet_l_xN; list lists the released ones.
         clean: Where no model is named, take amgan_x4, which knows of blur alone: for photographs without noise and
@@ -106,6 +109,8 @@ class Settings:
     inputs: tyro.conf.Positional[tuple[str, ...]]
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     scale: Literal[2, 3, 4] | None = None
+    factor: float | None = None
+    width: int | None = None
     model: str | None = None
     clean: bool = False
     texture: float | None = None
@@ -124,47 +129,6 @@ class Settings:
     json: Path | None = None
 
 
-@dataclass
-class Record:
-    """What became of a picture, as the report has it.
-
-    Attributes:
-        input: The picture.
-        output: Its enlargement; empty where none was planned.
-        status: ``"done"``, ``"skipped"`` (it was there) or ``"failed"``.
-        reason: Why it failed.
-        size: Width and height of the result, of its first page.
-        pages: Pages of the result, where it has several.
-        seconds: From reading to the written file.
-        kernel_code: The renderer's code: mean over the regions or pages where they have their own.
-        kernel_width: Width in HR pixels of the Gaussian nearest to the code; mean over the regions likewise.
-        noise: Standard deviation of the noise that is taken away, of 255; None where the model knows of none.
-        jpeg_quality: Of the compression whose traces are taken away, 100 for none; likewise. Means over the regions.
-        kernel_widths: Per region or page, where they have their own.
-        tiles: Number of tiles.
-        niqe_before: NIQE of the middle of the picture (at most 384 pixels a side); None where under 96 pixels a side.
-        niqe_after: NIQE of the same part of the result. Of several pages both are the first one's.
-        notes: What of the picture could not be kept.
-    """
-
-    input: str
-    output: str
-    status: Literal["done", "skipped", "failed"] = "done"
-    reason: str | None = None
-    size: tuple[int, int] | None = None
-    pages: int | None = None
-    seconds: float | None = None
-    kernel_code: list[float] | None = None
-    kernel_width: float | None = None
-    noise: float | None = None
-    jpeg_quality: float | None = None
-    kernel_widths: list[float] | None = None
-    tiles: int | None = None
-    niqe_before: float | None = None
-    niqe_after: float | None = None
-    notes: tuple[str, ...] = ()
-
-
 # ------------------------------------------------------------------------------------------------------- one picture
 
 
@@ -177,11 +141,19 @@ class Worker:
         quality: Of JPEG and WebP.
         niqe: Whether NIQE is measured.
         maker: What results say, in their EXIF block, of how they were made.
+        size: How large results are; None takes the renderer's scale.
     """
 
     def __init__(
-        self, upscaler: Upscaler, max_memory: float, quality: int = 95, niqe: bool = False, maker: str = "blindsr"
+        self,
+        upscaler: Upscaler,
+        max_memory: float,
+        quality: int = 95,
+        niqe: bool = False,
+        maker: str = "blindsr",
+        size: Size | None = None,
     ) -> None:
+        self.size = size or Size(upscaler.scale)
         self.upscaler, self.max_memory, self.quality, self.maker = upscaler, max_memory, quality, maker
         self.niqe: Metric | None = create_metric("niqe") if niqe else None
 
@@ -223,12 +195,13 @@ class Worker:
 
     def _page(self, job: Job, page: int | None, record: Record, kept: list[Upscaled], progress: Any) -> Picture:
         """Enlarge a page (None: the picture), and keep of it what the record says of all, without its pixels."""
-        suffix, scale = job.target.suffix.lower(), self.upscaler.scale
+        suffix = job.target.suffix.lower()
         picture = suited(read_picture(job.source, page), suffix)
-        height, width = (scale * side for side in picture.pixels.shape[:2])
+        height, width = self.size.of(*picture.pixels.shape[:2])
         check_size(suffix, height, width, picture.pixels[0, 0].nbytes)
-        result = self.upscaler.upscale(
-            picture.pixels, progress=progress, max_memory=self._tile_memory(suffix, picture.pixels)
+        self._tile_memory(suffix, picture.pixels, self.size.passes(*picture.pixels.shape[:2]))
+        result = self.size.make(
+            self.upscaler, picture.pixels, progress, lambda pixels: self._tile_memory(suffix, pixels)
         )
         if not kept:
             record.size = (width, height)
@@ -238,17 +211,22 @@ class Worker:
         record.notes = tuple(dict.fromkeys((*record.notes, *picture.notes)))
         return replace(picture, pixels=result.pixels, exif=stamped(picture.exif, self.maker))
 
-    def _tile_memory(self, suffix: str, pixels: NDArray[Any]) -> float:
-        """Bytes left for tiles once the process and both pictures have theirs."""
-        result = pixels.nbytes * self.upscaler.scale**2
+    def _tile_memory(self, suffix: str, pixels: NDArray[Any], passes: int = 1) -> float:
+        """Bytes left for tiles once the process and both pictures have theirs.
+
+        Raises:
+            UsageError: They take more than there is.
+        """
+        larger = self.upscaler.scale ** (2 * passes)
+        result = pixels.nbytes * larger
         count = pixels.shape[0] * pixels.shape[1]
         channels = pixels[0, 0].size
-        encoding = encoding_memory(suffix, count * self.upscaler.scale**2, channels, pixels.itemsize)
+        encoding = encoding_memory(suffix, count * larger, channels, pixels.itemsize)
         hidden = pixels.nbytes + 8 * count if channels in (2, 4) else 0  # a copy, and where the nearest colour is
         fixed = _PROCESS + pixels.nbytes + result + hidden
         if fixed + encoding > self.max_memory:
             raise UsageError(
-                f"enlarging {pixels.shape[1]}x{pixels.shape[0]} by {self.upscaler.scale} takes "
+                f"enlarging {pixels.shape[1]}x{pixels.shape[0]} by {self.upscaler.scale**passes} takes "
                 f"{(fixed + encoding) / 1e9:.1f} GB, over the limit of {self.max_memory / 1e9:.1f} GB: "
                 "raise --max-memory"
             )
@@ -262,10 +240,11 @@ class Worker:
         if min(height, width) < self.niqe.min_size:
             return None, None
         tall, wide = min(height, _NIQE_SIDE), min(width, _NIQE_SIDE)
-        top, left, s = (height - tall) // 2, (width - wide) // 2, self.upscaler.scale
+        top, left = (height - tall) // 2, (width - wide) // 2
         values = []
-        for pixels, factor in ((picture.pixels, 1), (result, s)):
-            part = pixels[factor * top : factor * (top + tall), factor * left : factor * (left + wide)]
+        for pixels in (picture.pixels, result):
+            y, x = (after / before for after, before in zip(pixels.shape[:2], (height, width), strict=True))
+            part = pixels[round(y * top) : round(y * (top + tall)), round(x * left) : round(x * (left + wide))]
             part = to_8_bit(part) if part.dtype == np.uint16 else part
             part = part[:, :, None] if part.ndim == 2 else part
             rgb = np.repeat(part[:, :, :1], 3, axis=2) if part.shape[2] < 3 else part[:, :, :3]
@@ -325,14 +304,15 @@ def upscale(settings: Settings, console: Console) -> list[Record]:
         upscaler = create_upscaler(settings)
     for warning in caught:
         _print(console, f"warning: {warning.message}")
-    plan = plan_jobs(settings.inputs, settings.out, settings.format, upscaler.scale)
+    size = Size(upscaler.scale, settings.factor, settings.width)
+    plan = plan_jobs(settings.inputs, settings.out, settings.format, size.ending)
     maker = describe(settings, upscaler)
-    finished = check_outputs(plan.jobs, upscaler.scale, maker, resume=settings.resume, force=settings.force)
+    finished = check_outputs(plan.jobs, size, maker, resume=settings.resume, force=settings.force)
     prepare_folders(plan, settings.out)
     if settings.json is not None:
         check_writable(settings.json.parent)
     niqe = settings.json is not None
-    worker = Worker(upscaler, settings.max_memory * 1e9, settings.quality, niqe=niqe, maker=maker)
+    worker = Worker(upscaler, settings.max_memory * 1e9, settings.quality, niqe=niqe, maker=maker, size=size)
     records: list[Record] = []
     if plan.left_out:
         first, rest = plan.left_out[:3], len(plan.left_out[3:])
@@ -343,10 +323,10 @@ def upscale(settings: Settings, console: Console) -> list[Record]:
             for record in _work(worker, plan, finished, console):
                 records.append(record)
                 if record.status != "skipped":
-                    _print(console, _line(record))
+                    _print(console, record.line)
     finally:  # an interrupted run reports what it did
         if settings.json is not None:
-            _write_report(settings.json, upscaler, records, plan.left_out)
+            write_report(settings.json, upscaler, records, plan.left_out)
     return records
 
 
@@ -400,32 +380,6 @@ def _attempt(worker: Worker, job: Job, progress: Any) -> Record:
         return Record(str(job.source), str(job.target), "failed", str(error) or type(error).__name__)
 
 
-def _line(record: Record) -> str:
-    if record.status == "failed" or record.size is None:
-        return f"failed: {record.input}: {record.reason}"
-    widths = record.kernel_widths or [record.kernel_width or 0.0]
-    blur = f"{widths[0]:.2f}" if len(set(widths)) == 1 else f"{min(widths):.2f} to {max(widths):.2f}"
-    notes = "".join(f"; {note}" for note in record.notes)
-    pages = f", {record.pages} pages" if record.pages else ""
-    seen = "" if record.noise is None else f", noise {record.noise:.1f}, JPEG quality {record.jpeg_quality:.0f}"
-    size = f"{record.size[0]}x{record.size[1]}{pages}"
-    return f"{record.output}: {size}, kernel width {blur}{seen}, {record.seconds:.1f} s{notes}"
-
-
-def _write_report(path: Path, upscaler: Upscaler, records: Sequence[Record], left_out: Sequence[str]) -> None:
-    report = {
-        "command": command_line(),
-        "model": upscaler.model,
-        "texture": upscaler.texture,
-        "scale": upscaler.scale,
-        "device": str(upscaler.device),
-        "precision": "bf16" if upscaler.bf16 else "fp32",
-        "files": [asdict(record) for record in records],
-        "left_out": list(left_out),
-    }
-    write_json(path, report)
-
-
 def main(settings: Settings) -> None:
     """Enlarge, say what became of every picture, and exit with status 1 where one failed."""
     if settings.model == "list":
@@ -438,5 +392,5 @@ def main(settings: Settings) -> None:
     failed = [record for record in records if record.status == "failed"]
     if failed:
         for record in failed if len(records) > 1 else ():
-            _print(console, _line(record))
+            _print(console, record.line)
         sys.exit(1)

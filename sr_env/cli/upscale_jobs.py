@@ -18,6 +18,7 @@ from sr_env.photos import (
     read_shape,
     read_stamp,
 )
+from sr_env.upscale import Size
 from sr_env.utils.checks import FileInTheWayError, MissingFileError, UsageError
 from sr_env.utils.files import check_writable
 
@@ -45,7 +46,7 @@ class Plan:
     left_out: list[str] = field(default_factory=list)
 
 
-def plan_jobs(inputs: Sequence[str], out: Path | None, format: str = "keep", scale: int = 4) -> Plan:
+def plan_jobs(inputs: Sequence[str], out: Path | None, format: str = "keep", ending: str = "x4") -> Plan:
     """Turn inputs into pictures and the files to write.
 
     A picture named twice is done once. Pictures under ``out`` are no inputs, nor are results beside their originals, so
@@ -57,7 +58,7 @@ def plan_jobs(inputs: Sequence[str], out: Path | None, format: str = "keep", sca
         out: Folder, or the file to write where there is one picture and ``out`` ends like a picture. None puts every
             result beside its original: ``photo_x4.jpg``.
         format: ``"keep"`` or a file name ending without its dot.
-        scale: Magnification, for those names.
+        ending: Of those names, which says how large results are.
 
     Raises:
         MissingFileError: An input is not there or a pattern or folder has no picture.
@@ -77,7 +78,7 @@ def plan_jobs(inputs: Sequence[str], out: Path | None, format: str = "keep", sca
     if not found and not plan.failures:
         raise MissingFileError(f"all pictures of {', '.join(inputs)} lie in --out {str(out)!r}: give another folder")
     single = out is not None and _is_file_name(out, format, {source.resolve() for source, _ in found})
-    places = [(source, _target(source, name, out, single, format, scale)) for source, name in found]
+    places = [(source, _target(source, name, out, single, format, ending)) for source, name in found]
     beside = {os.path.abspath(target) for _, target in places} if out is None else set()
     targets: dict[str, Job] = {}
     for source, target in places:
@@ -97,10 +98,10 @@ def plan_jobs(inputs: Sequence[str], out: Path | None, format: str = "keep", sca
     return plan
 
 
-def _target(source: Path, name: Path, out: Path | None, single: bool, format: str, scale: int) -> Path:
+def _target(source: Path, name: Path, out: Path | None, single: bool, format: str, ending: str) -> Path:
     if out is None:
         renamed = _renamed(source, format)
-        return renamed.with_name(f"{renamed.stem}_x{scale}{renamed.suffix}")
+        return renamed.with_name(f"{renamed.stem}_{ending}{renamed.suffix}")
     return out if single else out / _renamed(name, format)
 
 
@@ -180,7 +181,7 @@ def prepare_folders(plan: Plan, out: Path | None) -> None:
     plan.failures += [(str(job.source), str(job.target), str(refused[job.target.parent])) for job in lost]
 
 
-def check_outputs(jobs: Sequence[Job], scale: int, maker: str, *, resume: bool, force: bool) -> set[Path]:
+def check_outputs(jobs: Sequence[Job], size: Size, maker: str, *, resume: bool, force: bool) -> set[Path]:
     """Sources whose result is there already, which ``resume`` skips.
 
     A result that cannot be decoded to its end, or lacks pages, is made again. Its size tells another magnification,
@@ -188,7 +189,7 @@ def check_outputs(jobs: Sequence[Job], scale: int, maker: str, *, resume: bool, 
 
     Args:
         jobs: The pictures.
-        scale: Magnification.
+        size: How large results are.
         maker: What results of this run say of how they were made.
         resume: Whether results that are there are kept.
         force: Whether they are overwritten.
@@ -218,12 +219,13 @@ def check_outputs(jobs: Sequence[Job], scale: int, maker: str, *, resume: bool, 
             )
         try:
             (height, width), shape = read_shape(job.source), read_shape(job.target)
-        except UsageError:  # over the limit of what is read, or an input that is damaged by now
+            due = size.of(height, width)
+        except UsageError:  # over the limit of what is read, or an input that is damaged or too wide by now
             continue
-        if shape != (scale * height, scale * width):
+        if shape != due:
             raise FileInTheWayError(
-                f"{str(job.target)!r} is {shape[1]}x{shape[0]}, not {scale} times {str(job.source)!r}, which is "
-                f"{width}x{height}: overwrite with --force or give another --out"
+                f"{str(job.target)!r} is {shape[1]}x{shape[0]}, not {due[1]}x{due[0]} as {str(job.source)!r} would "
+                "become: overwrite with --force or give another --out"
             )
     return {job.source for job in whole}
 

@@ -15,7 +15,6 @@ from sr_env.cli.doctor import Settings, examine
 from sr_env.metrics import weights
 from sr_env.models import checkpoint
 from sr_env.models.checkpoint import available_checkpoints, read_card
-from sr_env.upscale import upscaler
 
 
 def test_what_is_there(monkeypatch: pytest.MonkeyPatch, tiny_renderer: Path) -> None:

@@ -24,6 +24,7 @@ from sr_env.models import available_checkpoints, load_renderer
 from sr_env.models.checkpoint import save_checkpoint
 from sr_env.photos import Picture, write_picture
 from sr_env.upscale import default_model
+from sr_env.utils.checks import FileInTheWayError
 
 
 def files(path: Path) -> dict[str, bytes]:
@@ -121,7 +122,7 @@ def test_resume_and_force(folder: Path, tmp_path: Path, run: Any) -> None:
     assert files(tmp_path / "out") == whole
     assert (tmp_path / "out" / "a.png").stat().st_mtime_ns != stamp
     Image.new("RGB", (10, 10)).save(tmp_path / "out" / "a.png")
-    with pytest.raises(ValueError, match="is 10x10, not 4 times"):
+    with pytest.raises(ValueError, match="is 10x10, not 144x96 as"):
         run(folder, resume=True)
 
 
@@ -288,3 +289,32 @@ def test_sigterm_leaves_a_report_and_no_temporary_file(folder: Path, tmp_path: P
     assert done.returncode == 128 + signal.SIGTERM, done.stderr.decode()
     assert set(files(s.out)) == {"a.png"}
     assert len(json.loads((tmp_path / "r.json").read_text())["files"]) == 1
+
+
+def test_any_factor_and_width(folder: Path, tmp_path: Path, run: Any) -> None:
+    for options, ending, shape in (
+        ({"factor": 2.5}, "x2.5", (90, 60)),
+        ({"factor": 8}, "x8", (288, 192)),
+        ({"width": 100}, "100px", (100, 67)),
+    ):
+        records = run(folder / "a.png", out=None, json=tmp_path / "report.json", **options)
+        assert [(record.status, record.size) for record in records] == [("done", shape)]
+        with Image.open(folder / f"a_{ending}.png") as large:
+            assert large.size == shape
+        assert [record.status for record in run(folder / "a.png", out=None, resume=True, **options)] == ["skipped"]
+    run(folder / "b.jpg", out=tmp_path / "b.jpg", factor=3)
+    with pytest.raises(FileInTheWayError, match=r"factor 3.*this run is .*factor 2"):
+        run(folder / "b.jpg", out=tmp_path / "b.jpg", factor=2, resume=True)
+
+
+def test_pictures_as_wide_already_are_named_and_the_others_done(folder: Path, run: Any) -> None:
+    Image.new("RGB", (120, 20)).save(folder / "wide.png")
+    records = run(folder, width=100)
+    assert [record.status for record in records] == ["done", "done", "done", "failed"]
+    assert str(records[-1].reason).startswith("the picture is 120 pixels wide: give more, and at most 16 times")
+
+
+def test_two_passes_are_refused_where_memory_is_short(folder: Path, run: Any) -> None:
+    Image.new("RGB", (1000, 700)).save(folder / "large.png")
+    (record,) = run(folder / "large.png", factor=16, max_memory=0.6)
+    assert "enlarging 1000x700 by 16 takes" in str(record.reason)
