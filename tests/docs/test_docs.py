@@ -157,6 +157,16 @@ def test_before_and_after(tmp_path: Path, tiny_renderer: Path) -> None:
         script.main(script.Settings(out=out, model=str(tiny_renderer), photo="dog.png"))
 
 
+def test_real_photographs(tmp_path: Path) -> None:
+    script = load("examples/real_photographs.py")
+    assert [pixels.shape for pixels in script.photographs(0).values()] == [(96, 96, 3)] * 3
+    script.main(script.Settings(out=tmp_path / "real.jpg"))
+    with Image.open(tmp_path / "real.jpg") as image:
+        assert image.format == "JPEG"
+        assert image.width > 3 * 4 * 96
+        assert image.height > 3 * 4 * 96
+
+
 def test_figures_of_the_method(tmp_path: Path, tiny_renderer: Path) -> None:
     """The figures that need no long computation, and that the statistics of the reward are of the actions tried."""
     script = load("docs/figures.py")
