@@ -52,6 +52,7 @@ def test_whatever_stops_a_run_leaves_its_finished_units(
         return 4
 
     before = signal.getsignal(signal.SIGTERM)
+    interrupts = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
 
     def run() -> None:
         with Finished(tmp_path, SETTINGS) as finished:
@@ -59,8 +60,11 @@ def test_whatever_stops_a_run_leaves_its_finished_units(
                 finished.take(str(value), lambda value=value: value)
             finished.take("3", stopped)
 
-    with pytest.raises(error) as caught:
-        run()
+    try:
+        with pytest.raises(error) as caught:
+            run()
+    finally:
+        signal.signal(signal.SIGINT, interrupts)
     assert units(tmp_path) == {"0": 0, "1": 1, "2": 2}
     assert signal.getsignal(signal.SIGTERM) is before
     if isinstance(caught.value, SystemExit):
