@@ -189,18 +189,20 @@ def widened(predictor: Checkpoint[KernelPredictor], controls: Sequence[str]) -> 
         controls: The setting ``controls``.
 
     Returns:
-        The same where nothing is missing; else a copy whose card names the controls.
+        The same where nothing is missing; else a copy whose card names the controls. One that says how sure it is says
+        of all of these the same.
     """
     network, names = predictor.network, check_controls(controls)
     missing = predictor.basis.code_length + len(names) - 1 - network.code_length
     if missing <= 0:
         return predictor
     wide = deepcopy(network)
-    last = wide.head[-1]
-    assert isinstance(last, nn.Linear)
-    wide.code_length = last.out_features = wide.code_length + missing
-    for name, value in list(last.named_parameters()):
-        grown = torch.cat((value.detach(), value.new_zeros(missing, *value.shape[1:])))
-        setattr(last, name, nn.Parameter(grown, requires_grad=value.requires_grad))
+    wide.code_length += missing
+    for layer in filter(None, (wide.head[-1], wide.spread)):
+        assert isinstance(layer, nn.Linear)
+        layer.out_features = wide.code_length
+        for name, value in list(layer.named_parameters()):
+            grown = torch.cat((value.detach(), value.new_zeros(missing, *value.shape[1:])))
+            setattr(layer, name, nn.Parameter(grown, requires_grad=value.requires_grad))
     card = {**predictor.card, "controls": list(names), "architecture": wide.architecture}
     return replace(predictor, network=wide.eval(), card=card)

@@ -214,3 +214,18 @@ def test_a_widened_predictor_gives_the_code_as_before_and_zeros(tiny_predictor: 
     assert (wide.network.architecture["code_length"], predictor.network.code_length) == (12, 10)
     assert widened(wide, CONTROLS) is wide
     assert widened(predictor, ("code",)) is predictor
+
+
+def test_a_predictor_that_says_how_sure_it_is_is_widened_and_kept(tmp_path: Path) -> None:
+    """What is written of it beside the released one it began with is read again."""
+    names = ("code", "sharpen")
+    predictor = load_predictor("predictor_real_x4")
+    wide = widened(predictor, names)
+    lr = torch.rand(2, 3, 24, 24)
+    before, after = predictor.network(lr, doubtful=True), wide.network(lr, doubtful=True)
+    assert after.shape == (2, 2 * 19)
+    torch.testing.assert_close(after[:, :18], before[:, :18])
+    torch.testing.assert_close(after[:, 19:37], before[:, 18:])
+    path = save_checkpoint(tmp_path / "actor.safetensors", wide.network, wide.basis, 4, wide.card, predictor.path.stem)
+    again = load_predictor(path, controls=names)
+    torch.testing.assert_close(again.network(lr, doubtful=True), after)
